@@ -1,0 +1,350 @@
+package skiff
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/util"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/skiffdb/skiff/internal/address"
+	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// DialOptions configures a client. The zero value of each field means the default
+// that [Options] has for it.
+type DialOptions struct {
+	Transport      Transport
+	RPCTimeout     time.Duration
+	RequestTimeout time.Duration
+	RetryWait      time.Duration
+	RetryCount     int
+	Logger         *slog.Logger
+
+	MaxKeySize, MaxValueSize, MaxBatchSize int
+}
+
+// Dial connects to a cluster from a process that is no member of it. It needs the
+// address of one node that works; it learns the others. Reads go to the node that
+// it is connected to, writes to the leader if that can be reached directly; when
+// a node is lost, another one takes its place, and what was under way is repeated
+// there. A write is applied at most once all the same.
+//
+// Iterators and snapshots live on one node: when that is lost they end with
+// [ErrViewLost].
+//
+// ctx bounds the first connection. The DB must be closed.
+func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {
+	opts, canonical, err := o.complete(addresses)
+	if err != nil {
+		return nil, err
+	}
+	c := newClient(canonical, opts)
+	if err := c.connect(ctx); err != nil {
+		_ = c.close() // it has nothing to tell
+		return nil, &Error{Op: "dial", Err: err}
+	}
+	return newDB(c, opts.RequestTimeout, limits{
+		key: opts.MaxKeySize, value: opts.MaxValueSize, batch: opts.MaxBatchSize,
+	}), nil
+}
+
+// complete checks the options by the rules for those of a node.
+func (o DialOptions) complete(addresses []string) (Options, []string, error) {
+	opts := Options{
+		InMemory: true, Peers: addresses, Transport: o.Transport, Logger: o.Logger,
+		RPCTimeout: o.RPCTimeout, RequestTimeout: o.RequestTimeout,
+		RetryWait: o.RetryWait, RetryCount: o.RetryCount,
+		MaxKeySize: o.MaxKeySize, MaxValueSize: o.MaxValueSize, MaxBatchSize: o.MaxBatchSize,
+	}.withDefaults("/ip4/127.0.0.1/tcp/0")
+	if len(addresses) == 0 {
+		return opts, nil, &OptionError{"addresses", "is empty; name at least one node"}
+	}
+	canonical := make([]string, 0, len(addresses))
+	for i, a := range addresses {
+		c, err := address.Canonical(a)
+		if err != nil {
+			return opts, nil, &OptionError{fmt.Sprintf("addresses[%d]", i), err.Error()}
+		}
+		if !slices.Contains(canonical, c) {
+			canonical = append(canonical, c)
+		}
+	}
+	opts.Peers = canonical
+	return opts, canonical, opts.validate("")
+}
+
+// client is the backend over the network. It is safe for concurrent use.
+type client struct {
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	peers    *peers
+	retry    retryPolicy
+	proposer *proposer
+	timeout  time.Duration
+	wg       sync.WaitGroup // what runs in the background; grows under mu
+
+	mu        sync.Mutex
+	clusterID wire.ClusterID
+	nodes     []string // known addresses; the first is the one in use
+	leader    string   // where writes go; "" if not known
+	shunned   string   // a leader that could not be reached from here
+}
+
+func newClient(nodes []string, o Options) *client {
+	c := &client{nodes: nodes, retry: retryPolicy{wait: o.RetryWait, count: o.RetryCount}, timeout: o.RPCTimeout}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.peers = newPeers(&dialer{
+		transport: o.Transport, timeout: o.RPCTimeout, clusterID: c.knownClusterID,
+	}, wire.KindClient)
+	c.proposer = newProposer(c.ctx, c, c.retry)
+	return c
+}
+
+func (c *client) knownClusterID() wire.ClusterID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clusterID
+}
+
+// connect finds a node that answers, and learns of the others from it. From then
+// on the client talks to nodes of that cluster only.
+func (c *client) connect(ctx context.Context) error {
+	var errs []error
+	for range len(c.nodes) {
+		s, err := c.statsOf(ctx, c.node())
+		if err == nil {
+			c.learn(s)
+			return nil
+		}
+		errs = append(errs, err)
+		c.lost(c.node())
+	}
+	return errors.Join(errs...)
+}
+
+func (c *client) statsOf(ctx context.Context, node string) (s Stats, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	reply, err := c.peers.call(ctx, node, methodStats, nil)
+	if err != nil {
+		if errors.Is(err, ErrRefused) || errors.Is(err, ErrUnreachable) {
+			return s, err
+		}
+		return s, fmt.Errorf("%w: %s: %w", ErrUnreachable, node, decodeError(err))
+	}
+	return s, msgpack.Unmarshal(reply, &s)
+}
+
+func (c *client) learn(s Stats) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range s.Peers {
+		if !slices.Contains(c.nodes, p.Address) {
+			c.nodes = append(c.nodes, p.Address)
+		}
+	}
+	c.leader = s.Leader
+	if id, err := parseClusterID(s.ClusterID); err == nil {
+		c.clusterID = id
+	}
+}
+
+// node is the node in use.
+func (c *client) node() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[0]
+}
+
+// lost moves on to the next node, unless somebody else has done so already.
+func (c *client) lost(node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leader == node {
+		c.leader = ""
+	}
+	if c.nodes[0] == node && len(c.nodes) > 1 {
+		c.nodes = append(c.nodes[1:len(c.nodes):len(c.nodes)], node)
+	}
+}
+
+// call sends a request that may be repeated to the node in use, and to the next
+// one when that is lost.
+func (c *client) call(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	for try := 0; ; try++ {
+		node := c.node()
+		reply, err := c.peers.call(ctx, node, method, payload)
+		if err == nil {
+			return reply, nil
+		}
+		if !c.anotherMayDoBetter(ctx, err) {
+			return nil, decodeError(err)
+		}
+		c.lost(node)
+		if stop := c.retry.pause(ctx, try, nil); stop != nil {
+			return nil, errors.Join(stop, decodeError(err))
+		}
+	}
+}
+
+// anotherMayDoBetter tells an error of one node from an answer.
+func (c *client) anotherMayDoBetter(ctx context.Context, err error) bool {
+	var remote *wire.RemoteError
+	if !errors.As(err, &remote) {
+		return ctx.Err() == nil
+	}
+	err = decodeError(err)
+	return errors.Is(err, ErrNotRunning) || errors.Is(err, ErrFailed) || errors.Is(err, ErrNoLeader)
+}
+
+func (c *client) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// leaderChanged implements router; a client is not told.
+func (c *client) leaderChanged() <-chan struct{} { return nil }
+
+// send implements router: one attempt, at the leader if it is known and can be
+// reached, otherwise at the node in use, which forwards.
+func (c *client) send(ctx context.Context, cmd []byte) (command.Result, error) {
+	c.mu.Lock()
+	to := c.nodes[0]
+	if c.leader != "" && c.leader != c.shunned {
+		to = c.leader
+	}
+	c.mu.Unlock()
+	reply, err := c.peers.call(ctx, to, methodSubmit, cmd)
+	if err != nil {
+		c.failedAt(to, err)
+		return command.Result{}, sendError(err)
+	}
+	if len(reply) < 1 || len(reply) < 1+int(reply[0]) {
+		return command.Result{}, fmt.Errorf("%s: %w", to, errMalformed)
+	}
+	leader, result := reply[1:1+reply[0]], reply[1+reply[0]:]
+	c.mu.Lock()
+	c.leader = string(leader)
+	c.mu.Unlock()
+	return command.DecodeResult(result)
+}
+
+// failedAt decides where the next attempt goes.
+func (c *client) failedAt(to string, err error) {
+	var remote *wire.RemoteError
+	answered := errors.As(err, &remote)
+	c.mu.Lock()
+	wasLeader := to == c.leader
+	if wasLeader {
+		c.leader = ""
+		if !answered && to != c.nodes[0] {
+			c.shunned = to // until another one is named
+		}
+	}
+	c.mu.Unlock()
+	if !answered || c.anotherMayDoBetter(c.ctx, err) {
+		c.lost(to)
+	}
+}
+
+func (c *client) write(ctx context.Context, encoded []byte) (uint64, error) {
+	return c.proposer.write(ctx, encoded)
+}
+
+func (c *client) get(ctx context.Context, cons Consistency, key []byte, _ *opt.ReadOptions) ([]byte, uint64, error) {
+	return decodeVersioned(c.call(ctx, methodGet, append([]byte{byte(cons)}, key...)))
+}
+
+func (c *client) has(ctx context.Context, cons Consistency, key []byte, _ *opt.ReadOptions) (bool, error) {
+	return decodeBool(c.call(ctx, methodHas, append([]byte{byte(cons)}, key...)))
+}
+
+func decodeVersioned(reply []byte, err error) ([]byte, uint64, error) {
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case len(reply) < 8:
+		return nil, 0, errMalformed
+	}
+	return reply[8:], binary.BigEndian.Uint64(reply), nil
+}
+
+func decodeBool(reply []byte, err error) (bool, error) {
+	switch {
+	case err != nil:
+		return false, err
+	case len(reply) != 1:
+		return false, errMalformed
+	}
+	return reply[0] == 1, nil
+}
+
+func (c *client) property(ctx context.Context, name string) (string, error) {
+	reply, err := c.call(ctx, methodProperty, []byte(name))
+	return string(reply), err
+}
+
+func (c *client) dbStats(ctx context.Context, s *leveldb.DBStats) error {
+	return c.ask(ctx, methodDBStats, nil, s)
+}
+
+func (c *client) sizeOf(ctx context.Context, ranges []util.Range) (sizes leveldb.Sizes, err error) {
+	return sizes, c.ask(ctx, methodSizeOf, ranges, &sizes)
+}
+
+func (c *client) compactRange(ctx context.Context, r util.Range) error {
+	return c.ask(ctx, methodCompact, &r, &struct{}{})
+}
+
+func (c *client) nodeStats(ctx context.Context) (s Stats, err error) {
+	return s, c.ask(ctx, methodStats, nil, &s)
+}
+
+func (c *client) checksum(ctx context.Context) (sum Checksum, err error) {
+	return sum, c.ask(ctx, methodChecksum, nil, &sum)
+}
+
+// ask sends a request and decodes the reply, both in msgpack.
+func (c *client) ask(ctx context.Context, method byte, request, reply any) error {
+	payload, err := msgpack.Marshal(request)
+	if err != nil {
+		return err
+	}
+	data, err := c.call(ctx, method, payload)
+	if err != nil {
+		return err
+	}
+	return msgpack.Unmarshal(data, reply)
+}
+
+func (c *client) close() error {
+	c.mu.Lock()
+	c.cancel(leveldb.ErrClosed)
+	c.mu.Unlock()
+	c.proposer.close()
+	c.wg.Wait()
+	c.peers.close()
+	return nil
+}
+
+func parseClusterID(s string) (id wire.ClusterID, err error) {
+	n, err := hex.Decode(id[:], []byte(s))
+	if err == nil && n != len(id) {
+		err = fmt.Errorf("cluster id %q", s)
+	}
+	return id, err
+}

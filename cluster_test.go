@@ -1,0 +1,186 @@
+package skiff_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/skiffdb/skiff"
+	"github.com/skiffdb/skiff/internal/memnet"
+)
+
+// cluster is a few nodes in this process, on a network in memory that can be
+// cut.
+type cluster struct {
+	t       testing.TB
+	net     *memnet.Network
+	dir     string // empty: in memory
+	options skiff.Options
+
+	mu    sync.Mutex
+	addrs []string
+	nodes []*skiff.Node
+}
+
+// newCluster starts n nodes and waits until they are ready. change, if not nil,
+// sets options.
+func newCluster(t testing.TB, n int, change func(*skiff.Options)) *cluster {
+	t.Helper()
+	c := prepareCluster(t, n, change)
+	for i := range n {
+		c.start(i)
+	}
+	c.waitReady()
+	return c
+}
+
+// prepareCluster starts nothing yet.
+func prepareCluster(t testing.TB, n int, change func(*skiff.Options)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, net: memnet.New(), dir: t.TempDir(), nodes: make([]*skiff.Node, n)}
+	c.options = skiff.Options{
+		HeartbeatTimeout: 150 * time.Millisecond,
+		Logger:           testLogger(),
+	}
+	if change != nil {
+		change(&c.options)
+	}
+	for i := range n {
+		c.addrs = append(c.addrs, fmt.Sprintf("/ip4/10.0.0.%d/tcp/9490", i+1))
+	}
+	t.Cleanup(func() {
+		for i := range c.nodes {
+			c.stop(i)
+		}
+	})
+	return c
+}
+
+// testLogger is silent, unless SKIFF_TEST_LOG asks for the log.
+func testLogger() *slog.Logger {
+	if os.Getenv("SKIFF_TEST_LOG") == "" {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (c *cluster) newNode(i int) *skiff.Node {
+	c.t.Helper()
+	o := c.options
+	if !o.InMemory {
+		o.Dir = filepath.Join(c.dir, fmt.Sprint(i))
+	}
+	o.Transport = c.net.Host(c.addrs[i])
+	for j, a := range c.addrs {
+		if j != i {
+			o.Peers = append(o.Peers, a)
+		}
+	}
+	n, err := skiff.New(c.addrs[i], o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+// start starts node i, a new one if it was stopped.
+func (c *cluster) start(i int) *skiff.Node {
+	c.t.Helper()
+	n := c.newNode(i)
+	if err := n.Start(testContext(c.t)); err != nil {
+		c.t.Fatalf("start node %d: %v", i, err)
+	}
+	c.mu.Lock()
+	c.nodes[i] = n
+	c.mu.Unlock()
+	return n
+}
+
+func (c *cluster) node(i int) *skiff.Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[i]
+}
+
+// stop stops node i in order, if it runs.
+func (c *cluster) stop(i int) { c.stopWith(i, testContext(c.t)) }
+
+// kill stops node i without a hand-over.
+func (c *cluster) kill(i int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c.stopWith(i, ctx)
+}
+
+func (c *cluster) stopWith(i int, ctx context.Context) {
+	c.t.Helper()
+	c.mu.Lock()
+	n := c.nodes[i]
+	c.nodes[i] = nil
+	c.mu.Unlock()
+	if n == nil {
+		return
+	}
+	if err := n.Stop(ctx); err != nil {
+		c.t.Errorf("stop node %d: %v", i, err)
+	}
+}
+
+func (c *cluster) waitReady() {
+	c.t.Helper()
+	for i := range c.nodes {
+		if n := c.node(i); n != nil {
+			if err := n.WaitReady(testContext(c.t)); err != nil {
+				c.t.Fatalf("node %d is not ready: %v", i, err)
+			}
+		}
+	}
+}
+
+// leader waits until the running nodes know a leader, and returns its number.
+func (c *cluster) leader() int {
+	c.t.Helper()
+	for {
+		for i := range c.nodes {
+			n := c.node(i)
+			if n == nil {
+				continue
+			}
+			if err := n.WaitReady(testContext(c.t)); err != nil {
+				c.t.Fatalf("node %d is not ready: %v", i, err)
+			}
+			leader := n.Leader()
+			for j, a := range c.addrs {
+				if a == leader && c.node(j) != nil {
+					return j
+				}
+			}
+		}
+	}
+}
+
+// follower is a running node that does not lead.
+func (c *cluster) follower() int {
+	c.t.Helper()
+	leader := c.leader()
+	for i := range c.nodes {
+		if i != leader && c.node(i) != nil {
+			return i
+		}
+	}
+	c.t.Fatal("no follower")
+	return -1
+}
+
+// testContext bounds what should be done in a moment.
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("test took too long"))
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -1,0 +1,130 @@
+package skiff
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Every write that fails tells whether it was applied: an error for which
+// errors.Is(err, [ErrUnknownOutcome]) holds may or may not have taken effect,
+// any other error means that it certainly did not.
+//
+// Errors of goleveldb (leveldb.ErrNotFound, ErrClosed, ErrReadOnly,
+// ErrSnapshotReleased, ErrIterReleased, …) are returned as they are, so that
+// code written for goleveldb can go on comparing them with ==. All others are
+// wrapped in an [*Error].
+var (
+	// ErrNotApplied says that a write was certainly not applied and may be
+	// repeated. ErrConflict and ErrTooLarge imply it.
+	ErrNotApplied = errors.New("not applied")
+
+	// ErrUnknownOutcome says that the context ended, or the node stopped, while
+	// the write was on its way: it may have been applied, may still be, or not.
+	// It is never applied twice.
+	ErrUnknownOutcome = errors.New("outcome unknown")
+
+	// ErrConflict says that another write got in between: what a transaction had
+	// read was changed before it committed. Nothing of it was applied.
+	ErrConflict = errors.New("conflict")
+
+	// ErrTransactionDone says that a transaction has been committed or discarded.
+	ErrTransactionDone = errors.New("transaction already closed")
+
+	// ErrTooLarge says that a key, a value or a batch exceeds its limit, see
+	// [Options.MaxKeySize], [Options.MaxValueSize] and [Options.MaxBatchSize].
+	ErrTooLarge = errors.New("too large")
+
+	// ErrNoLeader says that no leader with a majority behind it was found in
+	// time.
+	ErrNoLeader = errors.New("no leader")
+
+	// ErrUnreachable says that no connection to a node could be made.
+	ErrUnreachable = errors.New("unreachable")
+
+	// ErrNotRunning says that the node has not been started, or has been stopped.
+	ErrNotRunning = errors.New("node is not running")
+
+	// ErrFailed says that the node has stopped itself because it could not go on
+	// without risking its data: a disk that refuses writes, or a log entry that
+	// it cannot understand. The wrapped error is the cause.
+	ErrFailed = errors.New("node has failed")
+
+	// ErrViewLost says that the node that held a remote snapshot or iterator is
+	// gone, and the view with it. Open a new one.
+	ErrViewLost = errors.New("view lost")
+
+	// ErrPeersDisagree says that nodes starting for the first time list different
+	// members. No cluster was made: correct [Options.Peers] and start again.
+	ErrPeersDisagree = errors.New("nodes list different peers")
+
+	// ErrNotMember says that an existing cluster answered that does not know this
+	// node as a member.
+	ErrNotMember = errors.New("not a member of the cluster")
+
+	// ErrRefused says that the other side of a connection turned it down: another
+	// cluster, another protocol version, or another node than the one dialled.
+	ErrRefused = errors.New("refused")
+
+	// ErrInUse says that another process has the data directory open.
+	ErrInUse = errors.New("data directory in use")
+
+	// ErrMismatch says that a data directory belongs to another address, cluster,
+	// log store or format than the one it was opened with.
+	ErrMismatch = errors.New("data directory does not match")
+
+	// ErrCorrupt says that persisted data is damaged or has a hole. The text names
+	// the file and the way out.
+	ErrCorrupt = errors.New("data is damaged")
+)
+
+// Error is the error of an operation on a node.
+type Error struct {
+	Op   string // what was tried: "put", "read index", …
+	Node string // the node that it was tried on or through; may be empty
+	Kind error  // one of the sentinels above; may be nil
+	Err  error  // the cause; may be nil
+}
+
+// Error gives one line: what was tried, where, what it means and why.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("skiff: ")
+	b.WriteString(e.Op)
+	if e.Node != "" {
+		fmt.Fprintf(&b, " on %s", e.Node)
+	}
+	if e.Kind != nil {
+		fmt.Fprintf(&b, ": %v", e.Kind)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+// Unwrap lets errors.Is and errors.As see both the kind and the cause.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	switch e.Kind {
+	case nil:
+	case ErrConflict, ErrTooLarge:
+		errs = append(errs, e.Kind, ErrNotApplied)
+	default:
+		errs = append(errs, e.Kind)
+	}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}
+
+// OptionError says which option is wrong and why. Nothing has been opened.
+type OptionError struct {
+	Field  string // the name of the field of Options, or "address"
+	Reason string
+}
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("skiff: option %s: %s", e.Field, e.Reason)
+}

@@ -1,0 +1,185 @@
+package command
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"github.com/vmihailenco/msgpack/v5/msgpcode"
+)
+
+// Decode reads an entry. It never panics and needs memory in proportion to
+// len(b), whatever lengths b announces. The command does not alias b.
+func Decode(b []byte) (*Command, error) {
+	if len(b) == 0 {
+		return nil, fmt.Errorf("%w: empty", ErrMalformed)
+	}
+	if b[0] != Version {
+		return nil, fmt.Errorf("%w: version %d, this program knows %d", ErrMalformed, b[0], Version)
+	}
+	d := newDecoder(b[1:])
+	c := d.command()
+	if d.err == nil && d.left() != 0 {
+		d.fail("%d bytes left over", d.left())
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return c, nil
+}
+
+// DecodeWrite reads one write made by EncodeWrite, as a node does that gets it
+// from a peer or client.
+func DecodeWrite(b []byte) (Write, error) {
+	d := newDecoder(b)
+	w := d.write()
+	if d.err == nil && d.left() != 0 {
+		d.fail("%d bytes left over", d.left())
+	}
+	return w, d.err
+}
+
+// decoder keeps the first error, so that the code that uses it reads straight.
+type decoder struct {
+	src *bytes.Reader
+	mp  *msgpack.Decoder
+	err error
+}
+
+func newDecoder(b []byte) *decoder {
+	src := bytes.NewReader(b)
+	return &decoder{src: src, mp: msgpack.NewDecoder(src)}
+}
+
+// left counts the bytes not yet read; a bytes.Reader is read without buffering.
+func (d *decoder) left() int { return d.src.Len() }
+
+func (d *decoder) fail(format string, args ...any) {
+	if d.err == nil {
+		d.err = fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+	}
+}
+
+func (d *decoder) command() *Command {
+	c := &Command{Kind: Kind(d.uint())}
+	switch c.Kind {
+	case KindInit:
+		c.ClusterID = d.bytes()
+		if d.err == nil && len(c.ClusterID) != 16 {
+			d.fail("cluster id of %d bytes", len(c.ClusterID))
+		}
+	case KindRegister:
+	case KindWrite:
+		c.Session, c.Seq, c.Low = d.uint(), d.uint(), d.uint()
+		n := d.arrayLen()
+		c.Writes = make([]Write, 0, min(n, 1024))
+		for i := 0; i < n && d.err == nil; i++ {
+			c.Writes = append(c.Writes, d.write())
+		}
+	default:
+		d.fail("unknown kind %d", c.Kind)
+	}
+	return c
+}
+
+func (d *decoder) write() Write {
+	var w Write
+	n := d.arrayLen()
+	for i := 0; i < n && d.err == nil; i++ {
+		w.Conditions = append(w.Conditions, d.condition())
+	}
+	n = d.arrayLen()
+	for i := 0; i < n && d.err == nil; i++ {
+		w.Ops = append(w.Ops, d.op())
+	}
+	return w
+}
+
+func (d *decoder) op() Op {
+	op := Op{Key: d.bytes()}
+	if op.Delete = d.nil(); !op.Delete {
+		op.Value = d.bytes()
+	}
+	return op
+}
+
+func (d *decoder) condition() Condition {
+	c := Condition{Kind: ConditionKind(d.uint()), Key: d.bytes()}
+	switch c.Kind {
+	case CondVersion:
+		c.Version = d.uint()
+	case CondRange:
+		if c.HasLimit = !d.nil(); c.HasLimit {
+			c.Limit = d.bytes()
+		}
+		c.Digest = d.bytes()
+	default:
+		d.fail("unknown condition %d", c.Kind)
+	}
+	return c
+}
+
+func (d *decoder) uint() uint64 {
+	if d.err != nil {
+		return 0
+	}
+	n, err := d.mp.DecodeUint64()
+	if err != nil {
+		d.fail("number: %v", err)
+	}
+	return n
+}
+
+// arrayLen reads the length of an array whose elements take at least one byte
+// each, so that a length beyond what is left is refused before anything is
+// allocated for it.
+func (d *decoder) arrayLen() int {
+	if d.err != nil {
+		return 0
+	}
+	n, err := d.mp.DecodeArrayLen()
+	switch {
+	case err != nil:
+		d.fail("array: %v", err)
+	case n < 0 || n > d.left():
+		d.fail("array of %d in %d bytes", n, d.left())
+	default:
+		return n
+	}
+	return 0
+}
+
+func (d *decoder) bytes() []byte {
+	if d.err != nil {
+		return nil
+	}
+	n, err := d.mp.DecodeBytesLen()
+	if err != nil || n < 0 || n > d.left() {
+		d.fail("bytes of length %d in %d (%v)", n, d.left(), err)
+		return nil
+	}
+	b := make([]byte, n)
+	if err := d.mp.ReadFull(b); err != nil {
+		d.fail("bytes: %v", err)
+	}
+	return b
+}
+
+// nil tells whether a nil comes next, and if so consumes it.
+func (d *decoder) nil() bool {
+	if d.err != nil {
+		return false
+	}
+	code, err := d.mp.PeekCode()
+	if err != nil {
+		d.fail("value: %v", err)
+		return false
+	}
+	if code != msgpcode.Nil {
+		return false
+	}
+	if err := d.mp.DecodeNil(); err != nil {
+		d.fail("nil: %v", err)
+	}
+	return true
+}

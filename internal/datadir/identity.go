@@ -1,0 +1,94 @@
+package datadir
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// format is the version of the directory's layout that this package writes.
+const format = 1
+
+const incarnationSize = 16
+
+// Identity says whose the directory is.
+type Identity struct {
+	Format      int    `json:"format"`
+	Address     string `json:"address"`    // the node's canonical multiaddr
+	ClusterID   string `json:"cluster_id"` // hexadecimal, empty until known
+	LogStore    string `json:"log_store"`
+	Incarnation string `json:"incarnation"` // random, tells this directory from an emptied one
+}
+
+// envelope is the content of skiff.json. The checksum covers the identity's bytes
+// without whitespace, so it can be checked before anything in them is believed,
+// whatever their format.
+type envelope struct {
+	Identity json.RawMessage `json:"identity"`
+	CRC32C   string          `json:"crc32c"`
+}
+
+func encode(id Identity) ([]byte, error) {
+	raw, err := json.Marshal(id)
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.MarshalIndent(envelope{raw, checksum(raw)}, "", "  ")
+	return append(data, '\n'), err
+}
+
+// decode returns an identity that passed its checksum. Of another format it knows
+// nothing but the number.
+func decode(data []byte) (Identity, error) {
+	var e envelope
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Identity{}, err
+	}
+	if e.Identity == nil || e.CRC32C == "" {
+		return Identity{}, errors.New(`"identity" or "crc32c" is missing`)
+	}
+	var raw bytes.Buffer
+	if err := json.Compact(&raw, e.Identity); err != nil {
+		return Identity{}, err
+	}
+	if sum := checksum(raw.Bytes()); sum != e.CRC32C {
+		return Identity{}, fmt.Errorf("the checksum is %s, but %s was written", sum, e.CRC32C)
+	}
+	var version struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(raw.Bytes(), &version); err != nil {
+		return Identity{}, err
+	}
+	if version.Format != format {
+		return Identity{Format: version.Format}, nil
+	}
+	var id Identity
+	if err := json.Unmarshal(raw.Bytes(), &id); err != nil {
+		return Identity{}, err
+	}
+	return id, id.validate()
+}
+
+func (id Identity) validate() error {
+	if id.Address == "" {
+		return errors.New(`"address" is missing`)
+	}
+	if id.LogStore == "" {
+		return errors.New(`"log_store" is missing`)
+	}
+	if raw, err := hex.DecodeString(id.Incarnation); err != nil || len(raw) != incarnationSize {
+		return fmt.Errorf(`"incarnation" %q is not %d bytes in hexadecimal`, id.Incarnation, incarnationSize)
+	}
+	if _, err := hex.DecodeString(id.ClusterID); err != nil {
+		return fmt.Errorf(`"cluster_id" %q is not hexadecimal`, id.ClusterID)
+	}
+	return nil
+}
+
+func checksum(data []byte) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
+}

@@ -1,0 +1,277 @@
+// Package storage keeps the replicated state in a goleveldb: user data, and in
+// the same atomic batches what the state machine has to remember with it.
+//
+// Writes are not synced. What was applied is also in the raft log, which is, so
+// a crash costs at most a tail that is applied again. What a crash must not do
+// is lose something in the middle; see journal.go. [Store.Mark] syncs.
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"sync"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
+	"github.com/syndtr/goleveldb/leveldb/filter"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/storage"
+	"github.com/syndtr/goleveldb/leveldb/util"
+)
+
+// Store is one state. All methods are safe for concurrent use, except that only
+// one goroutine may write.
+type Store struct {
+	path string // empty: in memory
+	db   *leveldb.DB
+	stor storage.Storage
+
+	// mu keeps the goleveldb open while somebody is inside it: all operations
+	// hold it for reading, Close for writing.
+	mu     sync.RWMutex
+	closed bool
+
+	viewsMu sync.Mutex
+	views   map[view]struct{} // what reads on and has to be released before db may be closed
+	retired bool              // close and remove when the last view goes
+}
+
+// view is a snapshot or an iterator.
+type view interface {
+	// abandon releases the view because the store closes: from then on it answers
+	// with leveldb.ErrClosed.
+	abandon()
+}
+
+// Open opens the state in the directory path, or a new one in memory if path is
+// empty.
+func Open(path string, o *opt.Options) (*Store, error) {
+	stor, err := openStorage(path)
+	if err != nil {
+		return nil, fmt.Errorf("open state %s: %w", path, err)
+	}
+	db, err := leveldb.Open(stor, options(o))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open state %s: %w", path, err), stor.Close())
+	}
+	return &Store{path: path, db: db, stor: stor, views: map[view]struct{}{}}, nil
+}
+
+func openStorage(path string) (storage.Storage, error) {
+	if path == "" {
+		return storage.NewMemStorage(), nil
+	}
+	fs, err := storage.OpenFile(path, false)
+	if err != nil {
+		return nil, err
+	}
+	return prefixSafe{fs}, nil
+}
+
+// options are the user's, with what the state depends on.
+func options(user *opt.Options) *opt.Options {
+	o := opt.Options{Filter: filter.NewBloomFilter(10)}
+	if user != nil {
+		o = *user
+	}
+	// A rotated manifest can lose the sequence number, and with it committed keys
+	// (TestManifestRotationLosesKeys).
+	o.MaxManifestFileSize = math.MaxInt64
+	// Large batches go through the journal like all others, so that there is one
+	// order of writes.
+	o.DisableLargeBatchTransaction = true
+	return &o
+}
+
+// Close closes the store. Views still open end with leveldb.ErrClosed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+
+	s.viewsMu.Lock()
+	views := s.views
+	s.views = map[view]struct{}{}
+	s.viewsMu.Unlock()
+	for v := range views {
+		v.abandon()
+	}
+	return errors.Join(s.db.Close(), s.stor.Close())
+}
+
+// Retire takes the store out of use after another one has taken its place: it is
+// closed, and its directory removed, when the last view on it is released.
+func (s *Store) Retire() error {
+	s.viewsMu.Lock()
+	s.retired = true
+	last := len(s.views) == 0
+	s.viewsMu.Unlock()
+	if last {
+		return s.remove()
+	}
+	return nil
+}
+
+func (s *Store) remove() error {
+	err := s.Close()
+	if s.path != "" {
+		err = errors.Join(err, os.RemoveAll(s.path))
+	}
+	return err
+}
+
+// track registers a view; the caller holds s.mu for reading and has seen that
+// the store is open.
+func (s *Store) track(v view) {
+	s.viewsMu.Lock()
+	s.views[v] = struct{}{}
+	s.viewsMu.Unlock()
+}
+
+// untrack forgets a released view.
+func (s *Store) untrack(v view) {
+	s.viewsMu.Lock()
+	_, known := s.views[v]
+	delete(s.views, v)
+	last := known && s.retired && len(s.views) == 0
+	s.viewsMu.Unlock()
+	if last {
+		// Nobody is left to tell of an error; what stays behind is removed at the
+		// next start.
+		_ = s.remove()
+	}
+}
+
+// enter takes the read lock, unless the store is closed.
+func (s *Store) enter() error {
+	s.mu.RLock()
+	if s.closed {
+		s.mu.RUnlock()
+		return leveldb.ErrClosed
+	}
+	return nil
+}
+
+// Get returns a copy of a value and its version, or leveldb.ErrNotFound.
+func (s *Store) Get(key []byte, ro *opt.ReadOptions) ([]byte, uint64, error) {
+	if err := s.enter(); err != nil {
+		return nil, 0, err
+	}
+	defer s.mu.RUnlock()
+	return splitGet(s.db.Get(userKey(key), ro))
+}
+
+// Has tells whether key exists.
+func (s *Store) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
+	if err := s.enter(); err != nil {
+		return false, err
+	}
+	defer s.mu.RUnlock()
+	return s.db.Has(userKey(key), ro)
+}
+
+// GetProperty returns a property of goleveldb, such as "leveldb.stats".
+func (s *Store) GetProperty(name string) (string, error) {
+	if err := s.enter(); err != nil {
+		return "", err
+	}
+	defer s.mu.RUnlock()
+	return s.db.GetProperty(name)
+}
+
+// Stats fills in goleveldb's statistics.
+func (s *Store) Stats(stats *leveldb.DBStats) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.mu.RUnlock()
+	return s.db.Stats(stats)
+}
+
+// Size is how many bytes the tables on disk have, 0 if the store is closed.
+func (s *Store) Size() int64 {
+	var stats leveldb.DBStats
+	if s.Stats(&stats) != nil {
+		return 0
+	}
+	return stats.LevelSizes.Sum()
+}
+
+// IsCorrupted tells whether err is goleveldb's word that a file is damaged.
+func IsCorrupted(err error) bool { return ldberrors.IsCorrupted(err) }
+
+// SizeOf estimates the bytes on disk that ranges of user keys take.
+func (s *Store) SizeOf(ranges []util.Range) (leveldb.Sizes, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.mu.RUnlock()
+	stored := make([]util.Range, len(ranges))
+	for i := range ranges {
+		stored[i] = *userRange(&ranges[i])
+	}
+	return s.db.SizeOf(stored)
+}
+
+// CompactRange compacts a range of user keys.
+func (s *Store) CompactRange(r util.Range) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.mu.RUnlock()
+	return s.db.CompactRange(*userRange(&r))
+}
+
+// The key spaces. What the state machine keeps for itself and what users store
+// live under different first bytes.
+const (
+	systemSpace = 0x00
+	userSpace   = 0x01
+	endOfSpaces = 0x02
+)
+
+// versionSize is how many bytes of version stand before each user value: the
+// log index that wrote it, big-endian.
+const versionSize = 8
+
+func userKey(key []byte) []byte {
+	return append([]byte{userSpace}, key...)
+}
+
+// userRange maps a range of user keys, where nil means open-ended, to one of
+// stored keys.
+func userRange(r *util.Range) *util.Range {
+	stored := &util.Range{Start: []byte{userSpace}, Limit: []byte{endOfSpaces}}
+	if r != nil {
+		stored.Start = userKey(r.Start)
+		if r.Limit != nil {
+			stored.Limit = userKey(r.Limit)
+		}
+	}
+	return stored
+}
+
+func splitGet(stored []byte, err error) ([]byte, uint64, error) {
+	if err != nil {
+		return nil, 0, err
+	}
+	return splitValue(stored)
+}
+
+// splitValue takes a stored value apart. The value aliases stored.
+func splitValue(stored []byte) (value []byte, version uint64, err error) {
+	if len(stored) < versionSize {
+		return nil, 0, fmt.Errorf("%w: stored value of %d bytes has no version", ErrCorrupt, len(stored))
+	}
+	return stored[versionSize:], binary.BigEndian.Uint64(stored), nil
+}
+
+// ErrCorrupt says that what is stored is not what this package wrote.
+var ErrCorrupt = errors.New("state is damaged")

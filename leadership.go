@@ -1,0 +1,183 @@
+package skiff
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/command"
+)
+
+// leadership is what a node knows of who leads.
+type leadership struct {
+	// readyTerm is the term in which this node, as leader, has applied everything
+	// from earlier terms; 0 if none. Only then does its applied index cover all
+	// that was ever acknowledged (Ongaro's thesis, section 6.4, step 1).
+	readyTerm atomic.Uint64
+
+	// handingOver: another node may be elected without waiting for this leader's
+	// lease to run out.
+	handingOver atomic.Bool
+
+	mu sync.Mutex
+	// epoch ends when another node may have become leader.
+	epoch    context.Context
+	endEpoch context.CancelFunc
+}
+
+func (l *leadership) init() {
+	l.epoch, l.endEpoch = context.WithCancel(context.Background())
+}
+
+func (l *leadership) changed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.endEpoch()
+	l.init()
+}
+
+func (l *leadership) currentEpoch() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch
+}
+
+// leaderChanged implements router.
+func (n *Node) leaderChanged() <-chan struct{} { return n.leadership.currentEpoch().Done() }
+
+// Leader is the address of the leader, as far as this node knows; "" if it knows
+// none.
+func (n *Node) Leader() string {
+	if n.begin() != nil {
+		return ""
+	}
+	defer n.ops.Done()
+	return n.leader()
+}
+
+func (n *Node) leader() string {
+	_, id := n.raft.LeaderWithID()
+	return string(id)
+}
+
+// watchLeadership follows raft's leader, and makes this node ready to lead when
+// it is elected.
+func (n *Node) watchLeadership() {
+	observations := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(observations, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	n.raft.RegisterObserver(observer)
+	defer n.raft.DeregisterObserver(observer)
+	for {
+		select {
+		case <-observations:
+			n.leadership.changed()
+		case leads := <-n.raft.LeaderCh():
+			n.leadership.handingOver.Store(false)
+			if leads {
+				n.prepareToLead()
+			}
+			n.leadership.changed()
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// prepareToLead waits until this new leader has applied all earlier entries, and
+// gives a new cluster its id.
+func (n *Node) prepareToLead() {
+	for try := 0; n.raft.State() == raft.Leader; try++ {
+		term := n.raft.CurrentTerm()
+		err := n.await(n.ctx, n.raft.Barrier(0))
+		if err == nil && n.knownClusterID().IsZero() {
+			err = n.nameCluster()
+		}
+		if err == nil && n.raft.CurrentTerm() == term {
+			n.leadership.readyTerm.Store(term)
+			n.logger.Info("leading", "term", term)
+			return
+		}
+		if n.retryPolicy().pause(n.ctx, min(try, 4), nil) != nil {
+			return
+		}
+	}
+}
+
+func (n *Node) nameCluster() error {
+	id := make([]byte, 16)
+	rand.Read(id) // never fails, see its documentation
+	f := n.raft.ApplyLog(raft.Log{Data: command.EncodeInit(id)}, 0)
+	if err := n.await(n.ctx, f); err != nil {
+		return err
+	}
+	err, _ := f.Response().(error)
+	return err
+}
+
+// errNotReady says that this node is not, or not yet, a leader that can serve.
+var errNotReady = fmt.Errorf("%w: this node does not lead", ErrNoLeader)
+
+// leaderTerm returns the term in which this node leads and is ready to.
+func (n *Node) leaderTerm() (uint64, error) {
+	term := n.raft.CurrentTerm()
+	if n.raft.State() != raft.Leader || n.leadership.readyTerm.Load() != term {
+		return 0, errNotReady
+	}
+	return term, nil
+}
+
+// send implements router: one attempt to bring a command to the leader.
+func (n *Node) send(ctx context.Context, cmd []byte) (command.Result, error) {
+	switch leader := n.leader(); leader {
+	case "":
+		return command.Result{}, because(ErrNotApplied, ErrNoLeader)
+	case n.address:
+		return n.apply(ctx, cmd)
+	default:
+		return n.forward(ctx, leader, cmd)
+	}
+}
+
+// apply proposes a command on this node, the leader, and waits for its result.
+func (n *Node) apply(ctx context.Context, cmd []byte) (command.Result, error) {
+	if _, err := n.leaderTerm(); err != nil {
+		return command.Result{}, because(ErrNotApplied, err)
+	}
+	f := n.raft.ApplyLog(raft.Log{Data: cmd}, n.options.RPCTimeout)
+	switch err := n.await(ctx, f); {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return command.Result{}, because(ErrNotApplied, err)
+	case err != nil:
+		return command.Result{}, err
+	}
+	switch r := f.Response().(type) {
+	case command.Result:
+		return r, nil
+	case error:
+		return command.Result{}, r
+	default:
+		return command.Result{}, fmt.Errorf("state machine answered with a %T", r)
+	}
+}
+
+// forward sends a command to the leader. There is no timeout of its own, since a
+// slow answer is no reason to send more: the attempt ends when the connection is
+// lost, or this node hears of another leader.
+func (n *Node) forward(ctx context.Context, leader string, cmd []byte) (command.Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.leadership.currentEpoch(), cancel)()
+	reply, err := n.peers.call(ctx, leader, methodPropose, cmd)
+	if err != nil {
+		return command.Result{}, sendError(err)
+	}
+	return command.DecodeResult(reply)
+}

@@ -1,0 +1,128 @@
+package skiff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"github.com/skiffdb/skiff/internal/storage"
+)
+
+// local is the backend on a node in this process. It implements backend.
+type local struct {
+	n *Node
+}
+
+func (l *local) node() string { return l.n.address }
+
+// read calls fn with a state that is fresh enough.
+func (l *local) read(ctx context.Context, c Consistency, fn func(*storage.Store) error) error {
+	if err := l.n.readBarrier(ctx, c); err != nil {
+		return err
+	}
+	return l.n.notRunning(l.n.fsm.read(fn))
+}
+
+// notRunning says that it is the node that has closed, not the caller's handle.
+func (n *Node) notRunning(err error) error {
+	if errors.Is(err, leveldb.ErrClosed) {
+		return ErrNotRunning
+	}
+	if err != nil && storage.IsCorrupted(err) {
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, n.options.Dir, err)
+	}
+	return err
+}
+
+func (l *local) get(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error) {
+	err = l.read(ctx, c, func(s *storage.Store) (err error) {
+		value, version, err = s.Get(key, ro)
+		return err
+	})
+	return value, version, err
+}
+
+func (l *local) has(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (ret bool, err error) {
+	err = l.read(ctx, c, func(s *storage.Store) (err error) {
+		ret, err = s.Has(key, ro)
+		return err
+	})
+	return ret, err
+}
+
+func (l *local) write(ctx context.Context, encoded []byte) (uint64, error) {
+	if err := l.n.begin(); err != nil {
+		return 0, because(ErrNotApplied, err)
+	}
+	defer l.n.ops.Done()
+	return l.n.proposer.write(ctx, encoded)
+}
+
+func (l *local) view(ctx context.Context, c Consistency) (v view, err error) {
+	err = l.read(ctx, c, func(s *storage.Store) error {
+		snap, err := s.Snapshot()
+		v = localView{l.n, snap}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func (l *local) property(ctx context.Context, name string) (value string, err error) {
+	err = l.read(ctx, Stale, func(s *storage.Store) (err error) {
+		value, err = s.GetProperty(name)
+		return err
+	})
+	return value, err
+}
+
+func (l *local) dbStats(ctx context.Context, stats *leveldb.DBStats) error {
+	return l.read(ctx, Stale, func(s *storage.Store) error { return s.Stats(stats) })
+}
+
+func (l *local) sizeOf(ctx context.Context, ranges []util.Range) (sizes leveldb.Sizes, err error) {
+	err = l.read(ctx, Stale, func(s *storage.Store) (err error) {
+		sizes, err = s.SizeOf(ranges)
+		return err
+	})
+	return sizes, err
+}
+
+func (l *local) compactRange(ctx context.Context, r util.Range) error {
+	return l.read(ctx, Stale, func(s *storage.Store) error { return s.CompactRange(r) })
+}
+
+func (l *local) nodeStats(context.Context) (Stats, error) { return l.n.Stats(), nil }
+
+func (l *local) checksum(ctx context.Context) (Checksum, error) { return l.n.checksum(ctx) }
+
+func (l *local) close() error { return nil } // the node lives on
+
+// localView implements view. goleveldb's iterators outlive their snapshot, so
+// there is nothing to count.
+type localView struct {
+	n    *Node
+	snap *storage.Snapshot
+}
+
+func (v localView) get(_ context.Context, key []byte, ro *opt.ReadOptions) ([]byte, uint64, error) {
+	value, version, err := v.snap.Get(key, ro)
+	return value, version, v.n.notRunning(err)
+}
+
+func (v localView) has(_ context.Context, key []byte, ro *opt.ReadOptions) (bool, error) {
+	ret, err := v.snap.Has(key, ro)
+	return ret, v.n.notRunning(err)
+}
+
+func (v localView) iterator(_ func() (context.Context, context.CancelFunc), slice *util.Range, ro *opt.ReadOptions) versionedIterator {
+	return v.snap.NewIterator(slice, ro)
+}
+
+func (v localView) release() { v.snap.Release() }

@@ -1,0 +1,195 @@
+package skiff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// network is a node's one listener. Connections of all kinds arrive there, and
+// what each is for stands in its first bytes.
+type network struct {
+	self      string
+	clusterID func() wire.ClusterID // zero while not known
+	timeout   time.Duration         // for a preface
+	logger    *slog.Logger
+
+	// The services. They are set before serve, and called concurrently.
+	rpc     func() wire.Handler                  // for a connection from a node
+	client  func() (h wire.Handler, done func()) // for one from a client; done when it ends
+	install func(net.Conn) error                 // for a state sent by a leader
+
+	listener  net.Listener
+	raftConns chan net.Conn // handed over to raft's transport
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the accept loop and what serves each connection
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{} // all open ones, to be closed at the end
+}
+
+func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog.Logger) *network {
+	n := &network{
+		self: self, listener: l, timeout: timeout, logger: logger,
+		raftConns: make(chan net.Conn),
+		conns:     map[net.Conn]struct{}{},
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n
+}
+
+// serve starts to accept.
+func (n *network) serve() { n.wg.Go(n.acceptLoop) }
+
+// close ends all connections and waits for those who serve them.
+func (n *network) close() error {
+	n.cancel()
+	err := n.listener.Close()
+	n.mu.Lock()
+	for c := range n.conns {
+		_ = c.Close() // its owner sees the error
+	}
+	n.mu.Unlock()
+	n.wg.Wait()
+	return err
+}
+
+func (n *network) acceptLoop() {
+	const maxDelay = time.Second
+	delay := 5 * time.Millisecond
+	for {
+		c, err := n.listener.Accept()
+		switch {
+		case err == nil:
+			delay = 5 * time.Millisecond
+			n.wg.Go(func() { n.handle(c) })
+			continue
+		case n.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return
+		}
+		// Out of file descriptors, say: go on when there are some again.
+		n.logger.Warn("accept failed", "err", err, "again_in", delay)
+		select {
+		case <-time.After(delay):
+			delay = min(2*delay, maxDelay)
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// tracked is a connection that close closes too.
+type tracked struct {
+	net.Conn
+	n    *network
+	once sync.Once
+}
+
+func (t *tracked) Close() error {
+	t.once.Do(func() {
+		t.n.mu.Lock()
+		delete(t.n.conns, t)
+		t.n.mu.Unlock()
+	})
+	return t.Conn.Close()
+}
+
+// track registers c, or closes it if the network has closed.
+func (n *network) track(c net.Conn) (net.Conn, error) {
+	t := &tracked{Conn: c, n: n}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx.Err() != nil {
+		return nil, errors.Join(net.ErrClosed, c.Close())
+	}
+	n.conns[t] = struct{}{}
+	return t, nil
+}
+
+func (n *network) handle(c net.Conn) {
+	c, err := n.track(c)
+	if err != nil {
+		return
+	}
+	p, err := n.handshake(c)
+	if err != nil {
+		n.logger.Debug("connection refused", "remote", c.RemoteAddr(), "err", err)
+		_ = c.Close() // nothing was promised on it
+		return
+	}
+	switch p.Kind {
+	case wire.KindRaft:
+		select {
+		case n.raftConns <- c:
+		case <-n.ctx.Done():
+			_ = c.Close()
+		}
+	case wire.KindRPC:
+		n.serveConn(c, n.rpc(), func() {})
+	case wire.KindClient:
+		h, done := n.client()
+		n.serveConn(c, h, done)
+	case wire.KindInstall:
+		if err := n.install(c); err != nil {
+			n.logger.Warn("install failed", "from", p.From, "err", err)
+		}
+		_ = c.Close() // the sender has its token, or will try again
+	}
+}
+
+func (n *network) serveConn(c net.Conn, h wire.Handler, done func()) {
+	defer done()
+	conn := wire.NewConn(c, wire.Config{Handler: h})
+	select {
+	case <-conn.Done():
+	case <-n.ctx.Done():
+	}
+	_ = conn.Close() // waits for the handlers
+}
+
+// handshake answers a preface.
+func (n *network) handshake(c net.Conn) (wire.Preface, error) {
+	if err := c.SetDeadline(time.Now().Add(n.timeout)); err != nil {
+		return wire.Preface{}, err
+	}
+	p, err := wire.ReadPreface(c)
+	var version wire.ErrVersion
+	if err != nil && !errors.As(err, &version) {
+		return p, err
+	}
+	reply := n.judge(p, err)
+	if err := wire.WritePrefaceReply(c, reply); err != nil {
+		return p, err
+	}
+	if reply.Refused != wire.Accepted {
+		return p, fmt.Errorf("%w: %s: %s", ErrRefused, reply.Refused, reply.Message)
+	}
+	return p, c.SetDeadline(time.Time{})
+}
+
+func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
+	mine := n.clusterID()
+	reply := wire.PrefaceReply{ClusterID: mine}
+	refuse := func(why wire.Refusal, format string, args ...any) {
+		reply.Refused, reply.Message = why, fmt.Sprintf(format, args...)
+	}
+	switch {
+	case err != nil:
+		refuse(wire.RefusedVersion, "%s speaks protocol version %d", n.self, wire.Version)
+	case p.To != n.self && p.Kind != wire.KindClient:
+		refuse(wire.RefusedAddress, "this is %s, not %s", n.self, p.To)
+	case !mine.IsZero() && !p.ClusterID.IsZero() && mine != p.ClusterID:
+		refuse(wire.RefusedCluster, "%s belongs to cluster %s, not %s", n.self, mine, p.ClusterID)
+	case p.Kind < wire.KindRaft || p.Kind > wire.KindInstall:
+		refuse(wire.RefusedOther, "%s knows no connections of %s", n.self, p.Kind)
+	}
+	return reply
+}

@@ -1,0 +1,521 @@
+package skiff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/address"
+	"github.com/skiffdb/skiff/internal/datadir"
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// Node is one member of a cluster, in this process. A node is started once and
+// stopped once; make another one to start again. Its methods may be called
+// concurrently.
+type Node struct {
+	address string
+	options Options
+	logger  *slog.Logger
+
+	// ctx ends when the node stops or fails, with that as its cause.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // the node's own goroutines
+	// futures counts who waits for an answer of raft. It may grow while ops, wg or
+	// the proposer have work.
+	futures sync.WaitGroup
+
+	mu      sync.RWMutex // guards phase
+	phase   phase
+	ops     sync.WaitGroup // operations under way; grows only while running
+	started time.Time
+
+	// The parts, set by Start before the phase is running.
+	dir       *datadir.Dir // nil in memory
+	stores    *raftStores
+	fsm       *fsm
+	snapshots *snapshotStore
+	network   *network
+	peers     *peers
+	transport *raftTransport
+	raft      *raft.Raft
+	proposer  *proposer
+
+	// raftRef is raft as seen by what raft itself calls while it starts.
+	raftRef atomic.Pointer[raft.Raft]
+
+	// endRaft shuts raft down. Only its first call gives a future that waits.
+	endRaft func() raft.Future
+
+	// reads asks the leader for a read index, leads makes sure that this node is
+	// the leader. Both do so for all that wait at once.
+	reads, leads shared[uint64]
+
+	clusterID  atomic.Pointer[wire.ClusterID]
+	leadership leadership
+	bootstrap  bootstrap
+
+	failure  atomic.Pointer[error]
+	failed   chan struct{} // closed when failure is set
+	failOnce sync.Once
+}
+
+// phase is where a node is in its life.
+type phase int
+
+const (
+	created phase = iota
+	starting
+	running
+	stopping
+	stopped
+)
+
+// New makes a node that others reach at address, a multiaddr such as
+// "/ip4/127.0.0.1/tcp/9490". Nothing is opened before Start. An error is an
+// [*OptionError] that names what is wrong.
+func New(addr string, o Options) (*Node, error) {
+	canonical, err := address.Canonical(addr)
+	if err != nil {
+		return nil, &OptionError{"address", err.Error()}
+	}
+	o = o.withDefaults(canonical)
+	if err := o.validate(canonical); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		address: canonical,
+		options: o,
+		logger:  o.Logger.With("node", canonical),
+		failed:  make(chan struct{}),
+	}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	n.reads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.askReadIndex}
+	n.leads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.verifiedIndex}
+	n.leadership.init()
+	n.proposer = newProposer(n.ctx, n, n.retryPolicy())
+	return n, nil
+}
+
+func (n *Node) retryPolicy() retryPolicy {
+	return retryPolicy{wait: n.options.RetryWait, count: n.options.RetryCount}
+}
+
+// Address is the node's canonical address.
+func (n *Node) Address() string { return n.address }
+
+// Start opens the data directory, loads the state and begins to listen and to
+// take part in the cluster. It does not wait for others: see [Node.WaitReady].
+// If it fails, everything it opened is closed again. ctx bounds the start only.
+func (n *Node) Start(ctx context.Context) error {
+	n.mu.Lock()
+	if n.phase != created {
+		n.mu.Unlock()
+		return n.wrap("start", nil, errors.New("a node is started once; make a new one"))
+	}
+	n.phase = starting
+	n.mu.Unlock()
+
+	if err := n.start(ctx); err != nil {
+		n.mu.Lock()
+		n.phase = stopped
+		n.mu.Unlock()
+		return n.wrap("start", nil, errors.Join(err, n.close()))
+	}
+	n.mu.Lock()
+	n.phase = running
+	n.started = time.Now()
+	n.mu.Unlock()
+	n.network.serve()
+	n.logger.Info("started", "dir", n.options.Dir, "applied", n.fsm.applied.value())
+	return nil
+}
+
+func (n *Node) start(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		n.openDir, n.openState, n.listen, n.startRaft,
+	} {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) openDir(context.Context) (err error) {
+	if n.options.InMemory {
+		return nil
+	}
+	n.dir, err = datadir.Open(n.options.Dir, n.address, string(n.options.LogStore))
+	return dirError(err)
+}
+
+// dirError adds the kind that callers check.
+func dirError(err error) error {
+	var inUse *datadir.InUseError
+	var mismatch *datadir.MismatchError
+	var corrupt *datadir.CorruptError
+	switch {
+	case errors.As(err, &inUse):
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	case errors.Is(err, datadir.ErrForeign):
+		return fmt.Errorf("%w: %w", ErrMismatch, err)
+	case errors.As(err, &mismatch):
+		return fmt.Errorf("%w: %w", ErrMismatch, err)
+	case errors.As(err, &corrupt):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
+// path is a place in the data directory, empty in memory.
+func (n *Node) path(elem string) string {
+	if n.dir == nil {
+		return ""
+	}
+	return filepath.Join(n.options.Dir, elem)
+}
+
+func (n *Node) openState(context.Context) error {
+	store, err := openState(n.path("state"), n.options.StateOptions)
+	if err != nil {
+		return stateError(err)
+	}
+	n.fsm, err = newFSM(store, n.setClusterID, n.fail)
+	if err != nil {
+		return errors.Join(stateError(err), store.Close())
+	}
+	n.stores, err = openRaftStores(n.path("raft"), n.options.LogStore, n.fail)
+	if err != nil {
+		return err
+	}
+	n.snapshots = &snapshotStore{
+		fsm: n.fsm, log: n.stores.log, root: n.path("state"),
+		opts: n.options.StateOptions, chunkSize: n.options.InstallChunkSize,
+	}
+	n.fsm.snapshots = n.snapshots
+	if err := checkContinuity(store, n.stores.log); err != nil {
+		return fmt.Errorf("%s: %w", n.options.Dir, err)
+	}
+	return n.loadClusterID()
+}
+
+func (n *Node) listen(ctx context.Context) error {
+	addr, err := n.options.listenAddress()
+	if err != nil {
+		return err
+	}
+	l, err := n.options.Transport.Listen(ctx, addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	n.network = newNetwork(n.address, l, n.options.RPCTimeout, n.logger)
+	n.network.clusterID = n.knownClusterID
+	n.network.rpc = func() wire.Handler { return n.serveNode }
+	n.network.client = n.serveClient
+	n.network.install = n.snapshots.receiveFrom
+	n.peers = newPeers(n.dialer(), wire.KindRPC)
+	return nil
+}
+
+func (n *Node) dialer() *dialer {
+	return &dialer{
+		self: n.address, transport: n.options.Transport,
+		timeout: n.options.RPCTimeout, clusterID: n.knownClusterID,
+	}
+}
+
+func (n *Node) startRaft(context.Context) (err error) {
+	logger := newRaftLogger(n.logger)
+	stream := raftStream{n.network, n.dialer()}
+	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.admitted)
+	n.raft, err = newRaft(n.raftConfig(), n.fsm, n.stores, n.snapshots, n.transport)
+	if err != nil {
+		return err
+	}
+	n.raftRef.Store(n.raft)
+	n.endRaft = sync.OnceValue(n.raft.Shutdown)
+	n.wg.Go(n.watchLeadership)
+	n.wg.Go(n.watchFailure)
+	n.wg.Go(n.form)
+	return nil
+}
+
+// newRaft turns raft's panics over a damaged log into errors.
+func newRaft(c *raft.Config, f *fsm, stores *raftStores, snapshots *snapshotStore, t *raftTransport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: start raft: %v; wipe the directory and let the node rejoin", ErrCorrupt, p)
+		}
+	}()
+	r, err = raft.NewRaft(c, f, stores.log, stores.stable, snapshots, t)
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	return r, nil
+}
+
+func (n *Node) raftConfig() *raft.Config {
+	o := n.options
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.address)
+	c.Logger = newRaftLogger(n.logger)
+	c.HeartbeatTimeout = o.HeartbeatTimeout
+	c.ElectionTimeout = o.ElectionTimeout
+	c.LeaderLeaseTimeout = o.LeaderLease
+	c.CommitTimeout = min(o.HeartbeatTimeout/10, c.CommitTimeout)
+	c.MaxAppendEntries = o.MaxAppendEntries
+	c.BatchApplyCh = true
+	c.SnapshotInterval = o.SnapshotInterval
+	c.SnapshotThreshold = o.SnapshotThreshold
+	c.TrailingLogs = o.TrailingLogs
+	c.NoSnapshotRestoreOnStart = true // the state on disk is the state machine
+	c.NoLegacyTelemetry = true
+	return c
+}
+
+// Stop ends the node. A leader first hands over to another node, and operations
+// under way get a moment to finish, as long as ctx allows; a ctx that has ended
+// makes Stop close everything at once, as a crash would, except that files are
+// closed in order. Stop is not Leave: the node stays a member and can come back
+// with its data directory. After Stop the node's handles answer with
+// [ErrNotRunning]. Stopping twice is fine.
+func (n *Node) Stop(ctx context.Context) error {
+	if !n.leavePhase(running, running) {
+		return n.stopIdle()
+	}
+	n.handOver(ctx)
+	if !n.leavePhase(running, stopping) {
+		return nil // somebody else does it
+	}
+	n.drain(ctx)
+	err := n.close()
+	n.leavePhase(stopping, stopped)
+	n.logger.Info("stopped")
+	return n.wrapNil("stop", err)
+}
+
+// leavePhase moves from one phase to another, or reports that the node is in a
+// third one.
+func (n *Node) leavePhase(from, to phase) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.phase != from {
+		return false
+	}
+	n.phase = to
+	return true
+}
+
+// stopIdle stops a node that is not running.
+func (n *Node) stopIdle() error {
+	if n.leavePhase(created, stopped) {
+		n.cancel(ErrNotRunning)
+		return nil
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.phase == starting {
+		return n.wrap("stop", nil, errors.New("Start has not returned; cancel its context"))
+	}
+	return nil
+}
+
+// handOver gives leadership to another node.
+func (n *Node) handOver(ctx context.Context) {
+	if ctx.Err() != nil || n.raft.State() != raft.Leader || len(n.members()) < 2 {
+		return
+	}
+	n.leadership.handingOver.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, n.options.ElectionTimeout)
+	defer cancel()
+	if err := n.await(ctx, n.raft.LeadershipTransfer()); err != nil {
+		n.logger.Warn("leadership not handed over", "err", err)
+	}
+}
+
+// await waits for raft's answer.
+func (n *Node) await(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	n.futures.Go(func() { done <- f.Error() })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// drain waits a moment for operations under way.
+func (n *Node) drain(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	idle := make(chan struct{})
+	n.wg.Go(func() { n.ops.Wait(); close(idle) })
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	case <-time.After(n.options.RPCTimeout):
+	}
+}
+
+// close ends the parts that were started, in an order in which each still has
+// what it needs.
+func (n *Node) close() error {
+	n.cancel(ErrNotRunning)
+	n.ops.Wait()
+	n.proposer.close()
+	n.wg.Wait()
+	var errs []error
+	if n.raft != nil {
+		if n.failure.Load() == nil {
+			// raft leaves futures unanswered when it is shut down. While it runs it
+			// answers them, a leader without a majority when its lease is over.
+			n.futures.Wait()
+		}
+		errs = append(errs, n.endRaft().Error())
+	}
+	if n.transport != nil {
+		errs = append(errs, n.transport.Close())
+	}
+	if n.network != nil {
+		errs = append(errs, n.network.close())
+		n.peers.close()
+	}
+	if n.snapshots != nil {
+		errs = append(errs, n.snapshots.close())
+	}
+	if n.fsm != nil {
+		errs = append(errs, n.fsm.store.Load().Close())
+	}
+	if n.stores != nil {
+		errs = append(errs, n.stores.close())
+	}
+	if n.dir != nil {
+		errs = append(errs, n.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// begin registers an operation, which must call n.ops.Done. It fails unless the
+// node is running.
+func (n *Node) begin() error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if failure := n.failure.Load(); failure != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, *failure)
+	}
+	if n.phase != running {
+		return ErrNotRunning
+	}
+	n.ops.Add(1)
+	return nil
+}
+
+// bound returns a context that ends with the caller's and with the node.
+func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.ctx, func() { cancel(context.Cause(n.ctx)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// fail stops raft for good, because going on would risk data. The node stays in
+// place to say why, until it is stopped.
+func (n *Node) fail(err error) {
+	n.failOnce.Do(func() {
+		n.failure.Store(&err)
+		close(n.failed)
+	})
+}
+
+func (n *Node) watchFailure() {
+	select {
+	case <-n.failed:
+		err := *n.failure.Load()
+		n.logger.Error("failed, and stopped itself", "err", err)
+		n.cancel(fmt.Errorf("%w: %w", ErrFailed, err))
+		n.endRaft() // close waits for it
+	case <-n.ctx.Done():
+	}
+}
+
+// DB returns a handle on the replicated database that works on this node. Each
+// call returns a handle of its own; closing one does not stop the node.
+func (n *Node) DB() *DB {
+	return newDB(&local{n}, n.options.RequestTimeout, limits{
+		key: n.options.MaxKeySize, value: n.options.MaxValueSize, batch: n.options.MaxBatchSize,
+	})
+}
+
+// WaitReady returns when a leader is known and has a majority behind it, or with
+// an error when ctx ends or this node finds that it cannot become a member (see
+// [ErrPeersDisagree], [ErrNotMember]).
+func (n *Node) WaitReady(ctx context.Context) error {
+	if err := n.begin(); err != nil {
+		return n.wrap("wait until ready", nil, err)
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	for try := 0; ; try++ {
+		changed := n.leaderChanged()
+		if err := n.bootstrap.err(); err != nil {
+			return n.wrap("wait until ready", nil, err)
+		}
+		_, err := n.reads.do(ctx)
+		if err == nil {
+			return nil
+		}
+		if stop := (retryPolicy{wait: n.options.RetryWait}).pause(ctx, try, changed); stop != nil {
+			return n.wrap("wait until ready", ErrNoLeader, errors.Join(stop, err))
+		}
+	}
+}
+
+// ReadConsensus returns when this node's own state has everything that had been
+// acknowledged anywhere in the cluster before the call. Stale reads on this node
+// that follow see all of it.
+func (n *Node) ReadConsensus(ctx context.Context) error {
+	err := n.readBarrier(ctx, Linearizable)
+	return n.wrapNil("read consensus", err)
+}
+
+// Snapshot makes the state durable and truncates the log behind it, keeping
+// [Options.TrailingLogs] entries. No data is copied. The node also does so by
+// itself.
+func (n *Node) Snapshot(ctx context.Context) error {
+	if err := n.begin(); err != nil {
+		return n.wrap("snapshot", nil, err)
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	err := n.await(ctx, n.raft.Snapshot())
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return n.wrapNil("snapshot", err)
+}
+
+func (n *Node) wrap(op string, kind, err error) error {
+	return &Error{Op: op, Node: n.address, Kind: kind, Err: err}
+}
+
+func (n *Node) wrapNil(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return n.wrap(op, nil, err)
+}

@@ -1,0 +1,278 @@
+package skiff
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/multiformats/go-multiaddr"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+
+	"github.com/skiffdb/skiff/internal/address"
+)
+
+// LogStore names the store under the raft log.
+type LogStore string
+
+const (
+	// LogStoreBolt keeps the log in a bbolt database (raft-boltdb/v2).
+	LogStoreBolt LogStore = "bolt"
+	// LogStoreWAL keeps the log in segment files (raft-wal), which write less for
+	// each entry.
+	LogStoreWAL LogStore = "wal"
+)
+
+// Limits that hold whatever the options say, because every node of a cluster
+// must be able to read what any other one sends.
+const (
+	maxBatchSizeLimit = 32 << 20
+	minTimeout        = 10 * time.Millisecond
+)
+
+// Options configures a [Node]. The zero value of each field means its default;
+// only Dir (or InMemory) has to be set.
+type Options struct {
+	// Dir is the data directory. It is created if missing, locked while the node
+	// runs, and belongs to one address, one cluster and one log store for good.
+	Dir string
+
+	// InMemory keeps log and state in memory only. Such a node forgets everything
+	// at Stop, so it must not be restarted as a member of the same cluster: it
+	// would break promises (votes, acknowledged writes) that it no longer knows.
+	InMemory bool
+
+	// Peers lists the addresses of the other initial members. All initial members
+	// must list each other; empty means a cluster of one. It matters at the very
+	// first start only: afterwards the persisted configuration wins.
+	Peers []string
+
+	// Listen is the address to listen on, when it differs from the address that
+	// the others dial: "/ip4/0.0.0.0/tcp/9490", say. Default: the node's address.
+	Listen string
+
+	// Transport opens listeners and connections. Default: TCP and unix sockets.
+	Transport Transport
+
+	// LogStore chooses the store under the raft log of a new data directory.
+	// Default: LogStoreBolt.
+	LogStore LogStore
+
+	// StateOptions are goleveldb's options for the state. Skiff takes over what it
+	// depends on: Comparer must be nil; ErrorIfExist, ErrorIfMissing, ReadOnly and
+	// NoSync must be false; MaxManifestFileSize and DisableLargeBatchTransaction
+	// are overwritten. Default: a bloom filter of 10 bits for each key, otherwise
+	// goleveldb's defaults.
+	StateOptions *opt.Options
+
+	// HeartbeatTimeout is how long a follower waits without hearing from the leader
+	// before it stands for election; the actual wait is random between one and two
+	// times this, and the leader sends a heartbeat about every tenth of it.
+	// Default 500 ms: short enough that a lost leader is replaced in about a
+	// second, long enough that a scheduling stall of 100 ms on a loaded machine
+	// does not cost an election. Use more between regions.
+	HeartbeatTimeout time.Duration
+
+	// ElectionTimeout is how long a candidate waits for votes before it starts
+	// over. At least HeartbeatTimeout, which is the default.
+	ElectionTimeout time.Duration
+
+	// LeaderLease is how long a leader goes on leading without hearing from a
+	// majority. At most HeartbeatTimeout, so that an old leader has stepped down
+	// when a new one is elected (for what Lease reads make of it, see [Lease]).
+	// Default: four fifths of HeartbeatTimeout.
+	LeaderLease time.Duration
+
+	// RPCTimeout bounds one request between nodes, dialling included, and how long
+	// a connection may make no progress. Default 2 s.
+	RPCTimeout time.Duration
+
+	// RequestTimeout bounds each call of a goleveldb-shaped method, which takes no
+	// context; [DB.WithContext] sets a bound of its own. Default 10 s: several
+	// elections.
+	RequestTimeout time.Duration
+
+	// RetryWait is the wait before a request is sent again when no leader is known
+	// or a node did not answer; it doubles up to 16 times itself, with jitter, and a
+	// newly elected leader ends it. Default 20 ms.
+	RetryWait time.Duration
+
+	// RetryCount is how many times a request is sent again. Default 0: until its
+	// context ends. Repeating is safe, each write is applied at most once.
+	RetryCount int
+
+	// MaxAppendEntries bounds the log entries in one message to a follower.
+	// Default 64 (an entry holds a whole group of waiting writes), at most 1024.
+	MaxAppendEntries int
+
+	// MaxKeySize, MaxValueSize and MaxBatchSize bound one key, one value, and the
+	// sum of keys and values in one batch, in bytes. Past them a write fails with
+	// ErrTooLarge before anything is sent. Defaults 64 KiB, 8 MiB and 16 MiB: a
+	// batch is one log entry, which must be sent and synced as a whole while
+	// others wait. MaxBatchSize is at most 32 MiB.
+	MaxKeySize, MaxValueSize, MaxBatchSize int
+
+	// SnapshotThreshold is how many log entries may pile up before the state is
+	// synced and the log truncated; SnapshotInterval is how often that is checked
+	// (the actual interval is random between one and two times this). A snapshot
+	// copies no data, so this is cheap. Defaults 8192 and 10 s.
+	SnapshotThreshold uint64
+	SnapshotInterval  time.Duration
+
+	// TrailingLogs is how many log entries are kept behind a snapshot, so that a
+	// follower that was away for a while catches up from the log instead of having
+	// the whole state installed. Default 10240.
+	TrailingLogs uint64
+
+	// InstallChunkSize is the size in bytes of the checksummed chunks in which the
+	// state is sent to a follower that is too far behind. Default 1 MiB, at most
+	// 16 MiB.
+	InstallChunkSize int
+
+	// Logger receives what the node and raft have to say. Default: silent.
+	Logger *slog.Logger
+}
+
+// withDefaults returns a copy in which every field has its effective value.
+func (o Options) withDefaults(addr string) Options {
+	setDefault(&o.Listen, addr)
+	setDefault(&o.LogStore, LogStoreBolt)
+	setDefault(&o.HeartbeatTimeout, 500*time.Millisecond)
+	setDefault(&o.ElectionTimeout, o.HeartbeatTimeout)
+	setDefault(&o.LeaderLease, o.HeartbeatTimeout*4/5)
+	setDefault(&o.RPCTimeout, 2*time.Second)
+	setDefault(&o.RequestTimeout, 10*time.Second)
+	setDefault(&o.RetryWait, 20*time.Millisecond)
+	setDefault(&o.MaxAppendEntries, 64)
+	setDefault(&o.MaxKeySize, 64<<10)
+	setDefault(&o.MaxValueSize, 8<<20)
+	setDefault(&o.MaxBatchSize, 16<<20)
+	setDefault(&o.SnapshotThreshold, 8192)
+	setDefault(&o.SnapshotInterval, 10*time.Second)
+	setDefault(&o.TrailingLogs, 10240)
+	setDefault(&o.InstallChunkSize, 1<<20)
+	if o.Transport == nil {
+		o.Transport = netTransport{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// validate checks options that withDefaults has completed, and brings addresses
+// into canonical form. self is the node's canonical address.
+func (o *Options) validate(self string) error {
+	for _, check := range []func(self string) error{
+		o.validateStorage, o.validateAddresses, o.validateTimes, o.validateSizes,
+	} {
+		if err := check(self); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Options) validateStorage(string) error {
+	switch {
+	case o.Dir == "" && !o.InMemory:
+		return &OptionError{"Dir", "is empty; name a data directory, or set InMemory"}
+	case o.Dir != "" && o.InMemory:
+		return &OptionError{"InMemory", "contradicts Dir; set one of them"}
+	case o.LogStore != LogStoreBolt && o.LogStore != LogStoreWAL:
+		return &OptionError{"LogStore", fmt.Sprintf("%q is not one of %q, %q", o.LogStore, LogStoreBolt, LogStoreWAL)}
+	}
+	s := o.StateOptions
+	switch {
+	case s == nil:
+		return nil
+	case s.Comparer != nil:
+		return &OptionError{"StateOptions.Comparer", "must be nil; keys are ordered by their bytes"}
+	case s.ErrorIfExist:
+		return &OptionError{"StateOptions.ErrorIfExist", "must be false"}
+	case s.ErrorIfMissing:
+		return &OptionError{"StateOptions.ErrorIfMissing", "must be false"}
+	case s.ReadOnly:
+		return &OptionError{"StateOptions.ReadOnly", "must be false"}
+	case s.NoSync:
+		return &OptionError{"StateOptions.NoSync", "must be false; tables have to be on disk before the log is truncated"}
+	}
+	return nil
+}
+
+func (o *Options) validateAddresses(self string) error {
+	if _, err := address.Parse(o.Listen); err != nil {
+		return &OptionError{"Listen", err.Error()}
+	}
+	peers := make([]string, 0, len(o.Peers))
+	for i, p := range o.Peers {
+		c, err := address.Canonical(p)
+		switch {
+		case err != nil:
+			return &OptionError{fmt.Sprintf("Peers[%d]", i), err.Error()}
+		case c == self:
+			return &OptionError{fmt.Sprintf("Peers[%d]", i), "is the node's own address; list the others only"}
+		case slices.Contains(peers, c):
+			return &OptionError{fmt.Sprintf("Peers[%d]", i), "stands twice: " + c}
+		}
+		peers = append(peers, c)
+	}
+	o.Peers = peers
+	return nil
+}
+
+func (o *Options) validateTimes(string) error {
+	for _, t := range []struct {
+		field string
+		value time.Duration
+	}{
+		{"HeartbeatTimeout", o.HeartbeatTimeout}, {"ElectionTimeout", o.ElectionTimeout},
+		{"LeaderLease", o.LeaderLease}, {"RPCTimeout", o.RPCTimeout},
+		{"RequestTimeout", o.RequestTimeout}, {"SnapshotInterval", o.SnapshotInterval},
+	} {
+		if t.value < minTimeout {
+			return &OptionError{t.field, fmt.Sprintf("%v is below %v", t.value, minTimeout)}
+		}
+	}
+	switch {
+	case o.ElectionTimeout < o.HeartbeatTimeout:
+		return &OptionError{"ElectionTimeout", fmt.Sprintf("%v is below HeartbeatTimeout, %v", o.ElectionTimeout, o.HeartbeatTimeout)}
+	case o.LeaderLease > o.HeartbeatTimeout:
+		return &OptionError{"LeaderLease", fmt.Sprintf("%v is above HeartbeatTimeout, %v", o.LeaderLease, o.HeartbeatTimeout)}
+	case o.RetryWait < time.Millisecond:
+		return &OptionError{"RetryWait", fmt.Sprintf("%v is below 1ms", o.RetryWait)}
+	case o.RetryCount < 0:
+		return &OptionError{"RetryCount", fmt.Sprintf("%d is negative", o.RetryCount)}
+	}
+	return nil
+}
+
+func (o *Options) validateSizes(string) error {
+	for _, s := range []struct {
+		field      string
+		value, max int
+	}{
+		{"MaxAppendEntries", o.MaxAppendEntries, 1024},
+		{"MaxBatchSize", o.MaxBatchSize, maxBatchSizeLimit},
+		{"MaxValueSize", o.MaxValueSize, o.MaxBatchSize},
+		{"MaxKeySize", o.MaxKeySize, o.MaxBatchSize},
+		{"InstallChunkSize", o.InstallChunkSize, 16 << 20},
+	} {
+		if s.value < 1 || s.value > s.max {
+			return &OptionError{s.field, fmt.Sprintf("%d is not between 1 and %d", s.value, s.max)}
+		}
+	}
+	return nil
+}
+
+// listenAddress is the parsed Listen; validate has checked it.
+func (o *Options) listenAddress() (multiaddr.Multiaddr, error) {
+	return address.Parse(o.Listen)
+}

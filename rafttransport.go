@@ -1,0 +1,189 @@
+package skiff
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// raftStream lets raft's network transport use our listener and dialer. It
+// implements raft.StreamLayer.
+type raftStream struct {
+	network *network
+	dialer  *dialer
+}
+
+func (s raftStream) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.network.raftConns:
+		return c, nil
+	case <-s.network.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close is left to the network, whose listener serves others too.
+func (s raftStream) Close() error { return nil }
+
+func (s raftStream) Addr() net.Addr { return nodeAddr(s.network.self) }
+
+func (s raftStream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.network.ctx, timeout)
+	defer cancel()
+	c, _, err := s.dialer.dial(ctx, string(to), wire.KindRaft)
+	if err != nil {
+		return nil, err
+	}
+	return s.network.track(c)
+}
+
+// nodeAddr is a multiaddr as a net.Addr.
+type nodeAddr string
+
+func (nodeAddr) Network() string  { return "skiff" }
+func (a nodeAddr) String() string { return string(a) }
+
+// raftTransport is raft's network transport, except that a state to be installed
+// travels on a connection of its own, and that a node which no cluster has
+// admitted grants no votes.
+type raftTransport struct {
+	*raft.NetworkTransport
+	stream raftStream
+	rpcs   chan raft.RPC
+
+	// admitted tells whether this node has a configuration. raft grants a vote to
+	// anybody while it has none.
+	admitted func() bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, admitted func() bool) *raftTransport {
+	t := &raftTransport{
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: s, MaxPool: 3, Timeout: timeout, Logger: logger,
+		}),
+		stream: s, rpcs: make(chan raft.RPC), admitted: admitted,
+	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.wg.Go(t.filter)
+	return t
+}
+
+// Consumer implements raft.Transport.
+func (t *raftTransport) Consumer() <-chan raft.RPC { return t.rpcs }
+
+// filter passes on the requests that raft may see.
+func (t *raftTransport) filter() {
+	for {
+		select {
+		case rpc := <-t.NetworkTransport.Consumer():
+			if t.refused(rpc) {
+				continue
+			}
+			select {
+			case t.rpcs <- rpc:
+			case <-t.ctx.Done():
+				rpc.Respond(nil, net.ErrClosed)
+			}
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+func (t *raftTransport) refused(rpc raft.RPC) bool {
+	switch rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		if t.admitted() {
+			return false
+		}
+		rpc.Respond(&raft.RequestVoteResponse{}, nil)
+	case *raft.RequestPreVoteRequest:
+		if t.admitted() {
+			return false
+		}
+		rpc.Respond(&raft.RequestPreVoteResponse{}, nil)
+	default:
+		return false
+	}
+	return true
+}
+
+// InstallSnapshot implements raft.Transport. The state goes first; what raft on
+// the other side gets to see is the token for it. raft calls this from the
+// goroutine that replicates to this one peer, beside its heartbeats.
+func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	src, ok := data.(*installSource)
+	if !ok {
+		return fmt.Errorf("install from a %T", data)
+	}
+	token, err := t.sendState(to, src)
+	if err != nil {
+		return fmt.Errorf("send state to %s: %w", to, err)
+	}
+	withToken := *args
+	withToken.Size = int64(len(token))
+	return t.NetworkTransport.InstallSnapshot(id, to, &withToken, resp, bytes.NewReader(token))
+}
+
+func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]byte, error) {
+	c, _, err := t.stream.dialer.dial(t.ctx, string(to), wire.KindInstall)
+	if err != nil {
+		return nil, err
+	}
+	if c, err = t.stream.network.track(c); err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	// The last answer comes after the follower has synced, so it may take as long
+	// as that; until then each write has to make progress.
+	token, err := src.send(progressConn{c, installStall})
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the follower gave up; its log tells why")
+	}
+	return token, err
+}
+
+// installStall is how long a state transfer may make no progress.
+const installStall = 30 * time.Second
+
+// progressConn fails a read or write that takes longer than stall.
+type progressConn struct {
+	net.Conn
+	stall time.Duration
+}
+
+func (c progressConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c progressConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// Close implements raft.WithClose.
+func (t *raftTransport) Close() error {
+	t.cancel()
+	t.wg.Wait()
+	t.CloseStreams()
+	return t.NetworkTransport.Close()
+}

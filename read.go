@@ -1,0 +1,146 @@
+package skiff
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+)
+
+// Consistency says how fresh a read is.
+type Consistency uint8
+
+const (
+	// Linearizable reads see every write that was acknowledged, anywhere in the
+	// cluster, before the read began. It is the default. It costs a message to the
+	// leader, and the leader a round to a majority that all waiting reads share;
+	// the data itself is read on the node at hand (Raft's read index: Ongaro's
+	// thesis, section 6.4).
+	Linearizable Consistency = iota
+
+	// Lease reads trust the leader's lease in place of the round to a majority.
+	// They give the same guarantee as long as no process is suspended, and no clock
+	// runs faster or slower than another, by more than
+	// HeartbeatTimeout-LeaderLease. A leader that is suspended for longer (a
+	// stopped process, a paused virtual machine), replaced meanwhile, and then
+	// resumed, may answer from its old state in the moment before it finds out.
+	Lease
+
+	// Stale reads see the state of the node at hand, as it is. It is some prefix of
+	// the agreed history: never torn, never undone, and on one node and handle
+	// never going backwards, but it may be arbitrarily old when the node is cut
+	// off. It costs no message, and works without a leader.
+	Stale
+)
+
+func (c Consistency) String() string {
+	switch c {
+	case Linearizable:
+		return "linearizable"
+	case Lease:
+		return "lease"
+	case Stale:
+		return "stale"
+	}
+	return fmt.Sprintf("Consistency(%d)", uint8(c))
+}
+
+// readBarrier returns when the local state is fresh enough to be read.
+func (n *Node) readBarrier(ctx context.Context, c Consistency) error {
+	if err := n.begin(); err != nil {
+		return err
+	}
+	defer n.ops.Done()
+	if c == Stale {
+		return nil
+	}
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	index, err := n.readIndex(ctx, c)
+	if err != nil {
+		return err
+	}
+	return n.fsm.applied.wait(ctx, index)
+}
+
+// readIndex asks until the leader has answered or ctx ends.
+func (n *Node) readIndex(ctx context.Context, c Consistency) (uint64, error) {
+	for try := 0; ; try++ {
+		changed := n.leaderChanged()
+		var index uint64
+		var err error
+		if c == Lease {
+			index, err = n.askLeader(ctx, Lease)
+		} else {
+			index, err = n.reads.do(ctx)
+		}
+		if err == nil {
+			return index, nil
+		}
+		if stop := n.retryPolicy().pause(ctx, try, changed); stop != nil {
+			return 0, errors.Join(stop, err)
+		}
+	}
+}
+
+// askReadIndex makes one attempt to get a read index for all waiting reads.
+func (n *Node) askReadIndex(ctx context.Context) (uint64, error) {
+	return n.askLeader(ctx, Linearizable)
+}
+
+func (n *Node) askLeader(ctx context.Context, c Consistency) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
+	defer cancel()
+	leader := n.leader()
+	switch leader {
+	case "":
+		return 0, ErrNoLeader
+	case n.address:
+		return n.leaderIndex(ctx, c)
+	}
+	defer context.AfterFunc(n.leadership.currentEpoch(), cancel)()
+	reply, err := n.peers.call(ctx, leader, methodReadIndex, []byte{byte(c)})
+	if err != nil {
+		return 0, fmt.Errorf("%w: ask %s for a read index: %w", ErrNoLeader, leader, err)
+	}
+	if len(reply) != 8 {
+		return 0, fmt.Errorf("%s answered with a read index of %d bytes", leader, len(reply))
+	}
+	return binary.BigEndian.Uint64(reply), nil
+}
+
+// leaderIndex gives a read index on this node, the leader.
+func (n *Node) leaderIndex(ctx context.Context, c Consistency) (uint64, error) {
+	if c != Lease || n.leadership.handingOver.Load() {
+		return n.leads.do(ctx)
+	}
+	if _, err := n.leaderTerm(); err != nil {
+		return 0, err
+	}
+	return n.fsm.applied.value(), nil
+}
+
+// verifiedIndex takes the index up to which this leader has applied, and then
+// makes sure that it was the leader when it did so: a majority still follows it,
+// in the same term. What has been acknowledged in this term was applied here
+// first, and all of earlier terms was before the leader was ready.
+func (n *Node) verifiedIndex(ctx context.Context) (uint64, error) {
+	term, err := n.leaderTerm()
+	if err != nil {
+		return 0, err
+	}
+	index := n.fsm.applied.value()
+	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
+	defer cancel()
+	switch err := n.await(ctx, n.raft.VerifyLeader()); {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost):
+		return 0, errNotReady
+	case err != nil:
+		return 0, fmt.Errorf("%w: no majority answers: %w", ErrNoLeader, err)
+	case n.raft.CurrentTerm() != term:
+		return 0, errNotReady
+	}
+	return index, nil
+}

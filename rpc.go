@@ -1,0 +1,410 @@
+package skiff
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/util"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// The methods that a node serves. The numbers are part of the protocol.
+const (
+	// To anybody.
+	methodPing byte = 1 // is the process alive?
+
+	// From node to node.
+	methodHello     byte = 10 // what are you a member of? → hello
+	methodPropose   byte = 11 // command → result; the receiver must lead
+	methodReadIndex byte = 12 // consistency → index; the receiver must lead
+
+	// From a client.
+	methodSubmit    byte = 20 // command → leader and result; any node
+	methodGet       byte = 21 // consistency, key → version, value
+	methodHas       byte = 22 // consistency, key → 0 or 1
+	methodOpenView  byte = 23 // consistency → view id
+	methodCloseView byte = 24 // view id
+	methodViewGet   byte = 25 // view id, key → version, value
+	methodViewHas   byte = 26 // view id, key → 0 or 1
+	methodScan      byte = 27 // scanRequest → scanReply
+	methodProperty  byte = 28 // name → value
+	methodDBStats   byte = 29 // → leveldb.DBStats
+	methodSizeOf    byte = 30 // []util.Range → leveldb.Sizes
+	methodCompact   byte = 31 // util.Range
+	methodStats     byte = 32 // → Stats
+	methodChecksum  byte = 33 // → Checksum
+)
+
+// errMalformed says that a request does not decode.
+var errMalformed = errors.New("malformed request")
+
+// remoteErrors gives the errors that keep their identity across the network a
+// code, which is part of the protocol: the index. The first that an error is
+// counts.
+var remoteErrors = []error{
+	1:  ErrUnknownOutcome,
+	2:  ErrConflict,
+	3:  ErrTooLarge,
+	4:  ErrViewLost,
+	5:  ErrFailed,
+	6:  ErrNotRunning,
+	7:  ErrNoLeader,
+	8:  ErrNotApplied,
+	9:  leveldb.ErrNotFound,
+	10: leveldb.ErrClosed,
+	11: leveldb.ErrSnapshotReleased,
+	12: ErrCorrupt,
+	13: context.DeadlineExceeded,
+}
+
+func encodeError(err error) error {
+	if err == nil {
+		return nil
+	}
+	for code, known := range remoteErrors {
+		if known != nil && errors.Is(err, known) {
+			return &wire.RemoteError{Code: uint16(code), Message: err.Error()}
+		}
+	}
+	return err
+}
+
+// decodeError is the inverse of encodeError, on the other side.
+func decodeError(err error) error {
+	var remote *wire.RemoteError
+	if !errors.As(err, &remote) || remote.Code == 0 || int(remote.Code) >= len(remoteErrors) {
+		return err
+	}
+	known := remoteErrors[remote.Code]
+	if isLevelDB(known) {
+		return known
+	}
+	return &remoteFailure{known, remote.Message}
+}
+
+// remoteFailure is a known error with the words of the other side, which contain
+// it already.
+type remoteFailure struct {
+	kind error
+	text string
+}
+
+func (e *remoteFailure) Error() string { return e.text }
+func (e *remoteFailure) Unwrap() error { return e.kind }
+
+// sendError tells whether a request that carried a command certainly had no
+// effect, given the error of peers.call.
+func sendError(err error) error {
+	var remote *wire.RemoteError
+	switch {
+	case errors.As(err, &remote):
+		return decodeError(err)
+	case errors.Is(err, ErrUnreachable), errors.Is(err, ErrRefused):
+		return because(ErrNotApplied, err)
+	}
+	return err
+}
+
+// serveNode serves another node.
+func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	if err := n.begin(); err != nil {
+		return nil, encodeError(because(ErrNotApplied, err))
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	switch method {
+	case methodPing:
+		return nil, nil
+	case methodHello:
+		return msgpack.Marshal(n.hello())
+	case methodPropose:
+		return n.servePropose(ctx, payload)
+	case methodReadIndex:
+		if len(payload) != 1 {
+			return nil, errMalformed
+		}
+		index, err := n.leaderIndex(ctx, Consistency(payload[0]))
+		return binary.BigEndian.AppendUint64(nil, index), encodeError(err)
+	}
+	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
+}
+
+// servePropose applies another node's command. What does not decode must not get
+// into the log: every node would stop at it.
+func (n *Node) servePropose(ctx context.Context, cmd []byte) ([]byte, error) {
+	if _, err := command.Decode(cmd); err != nil {
+		return nil, encodeError(because(ErrNotApplied, err))
+	}
+	res, err := n.apply(ctx, cmd)
+	if err != nil {
+		return nil, encodeError(outcome(err))
+	}
+	return command.EncodeResult(res), nil
+}
+
+// outcome makes an error of send say which of the two it is.
+func outcome(err error) error {
+	if errors.Is(err, ErrNotApplied) {
+		return err
+	}
+	return because(ErrUnknownOutcome, err)
+}
+
+// maxViews bounds the views that one client holds open.
+const maxViews = 1024
+
+// clientConn is what a node keeps for a connection from a client. It is safe for
+// concurrent use.
+type clientConn struct {
+	n  *Node
+	db *local
+
+	mu     sync.Mutex
+	closed bool
+	lastID uint64
+	views  map[uint64]view
+}
+
+// serveClient serves a connection from a client.
+func (n *Node) serveClient() (wire.Handler, func()) {
+	c := &clientConn{n: n, db: &local{n}, views: map[uint64]view{}}
+	return c.serve, c.close
+}
+
+func (c *clientConn) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for _, v := range c.views {
+		v.release()
+	}
+}
+
+func (c *clientConn) serve(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	if err := c.n.begin(); err != nil {
+		return nil, encodeError(because(ErrNotApplied, err))
+	}
+	defer c.n.ops.Done()
+	ctx, cancel := c.n.bound(ctx)
+	defer cancel()
+	reply, err := c.dispatch(ctx, method, payload)
+	return reply, encodeError(err)
+}
+
+func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	switch method {
+	case methodPing:
+		return nil, nil
+	case methodSubmit:
+		return c.submit(ctx, payload)
+	case methodGet, methodHas, methodOpenView:
+		return c.read(ctx, method, payload)
+	case methodCloseView, methodViewGet, methodViewHas:
+		return c.useView(ctx, method, payload)
+	case methodScan:
+		return answer(payload, func(r scanRequest) (scanReply, error) { return c.scan(ctx, r) })
+	case methodProperty:
+		value, err := c.db.property(ctx, string(payload))
+		return []byte(value), err
+	case methodDBStats:
+		var s leveldb.DBStats
+		if err := c.db.dbStats(ctx, &s); err != nil {
+			return nil, err
+		}
+		return msgpack.Marshal(&s)
+	case methodSizeOf:
+		return answer(payload, func(r []util.Range) (leveldb.Sizes, error) { return c.db.sizeOf(ctx, r) })
+	case methodCompact:
+		return answer(payload, func(r util.Range) (struct{}, error) { return struct{}{}, c.db.compactRange(ctx, r) })
+	case methodStats:
+		return msgpack.Marshal(c.n.Stats())
+	case methodChecksum:
+		sum, err := c.db.checksum(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return msgpack.Marshal(&sum)
+	}
+	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
+}
+
+// answer decodes a request, calls fn and encodes its reply.
+func answer[Request, Reply any](payload []byte, fn func(Request) (Reply, error)) ([]byte, error) {
+	var request Request
+	if err := msgpack.Unmarshal(payload, &request); err != nil {
+		return nil, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	reply, err := fn(request)
+	if err != nil {
+		return nil, err
+	}
+	return msgpack.Marshal(&reply)
+}
+
+// submit makes one attempt to apply a client's command. The reply begins with the
+// leader's address and its length in one byte, for the client to go there
+// directly.
+func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
+	decoded, err := command.Decode(cmd)
+	switch {
+	case err != nil:
+		return nil, because(ErrNotApplied, err)
+	case decoded.Kind == command.KindInit:
+		return nil, because(ErrNotApplied, errMalformed)
+	}
+	res, err := c.n.send(ctx, cmd)
+	if err != nil {
+		return nil, outcome(err)
+	}
+	leader := c.n.leader()
+	if len(leader) > 255 {
+		leader = ""
+	}
+	reply := append([]byte{byte(len(leader))}, leader...)
+	return append(reply, command.EncodeResult(res)...), nil
+}
+
+func (c *clientConn) read(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	if len(payload) < 1 || Consistency(payload[0]) > Stale {
+		return nil, errMalformed
+	}
+	consistency, key := Consistency(payload[0]), payload[1:]
+	switch method {
+	case methodGet:
+		value, version, err := c.db.get(ctx, consistency, key, nil)
+		return encodeVersioned(value, version), err
+	case methodHas:
+		ret, err := c.db.has(ctx, consistency, key, nil)
+		return encodeBool(ret), err
+	}
+	v, err := c.db.view(ctx, consistency)
+	if err != nil {
+		return nil, err
+	}
+	return c.addView(v)
+}
+
+func (c *clientConn) addView(v view) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || len(c.views) >= maxViews {
+		v.release()
+		return nil, fmt.Errorf("%w: a client may have %d snapshots and iterators open", ErrViewLost, maxViews)
+	}
+	c.lastID++
+	c.views[c.lastID] = v
+	return binary.BigEndian.AppendUint64(nil, c.lastID), nil
+}
+
+func (c *clientConn) useView(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	if len(payload) < 8 {
+		return nil, errMalformed
+	}
+	id, key := binary.BigEndian.Uint64(payload), payload[8:]
+	v, err := c.viewByID(id)
+	if err != nil {
+		return nil, err
+	}
+	switch method {
+	case methodViewGet:
+		value, version, err := v.get(ctx, key, nil)
+		return encodeVersioned(value, version), err
+	case methodViewHas:
+		ret, err := v.has(ctx, key, nil)
+		return encodeBool(ret), err
+	}
+	c.mu.Lock()
+	delete(c.views, id)
+	c.mu.Unlock()
+	v.release()
+	return nil, nil
+}
+
+func (c *clientConn) viewByID(id uint64) (view, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.views[id]
+	if v == nil {
+		return nil, leveldb.ErrSnapshotReleased
+	}
+	return v, nil
+}
+
+func encodeVersioned(value []byte, version uint64) []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), version), value...)
+}
+
+func encodeBool(b bool) []byte {
+	if b {
+		return []byte{1}
+	}
+	return []byte{0}
+}
+
+// scanRequest asks for a piece of a view, from one end of a range.
+type scanRequest struct {
+	View     uint64
+	Range    util.Range // a nil Limit is open-ended
+	Backward bool       // from the upper end down
+	MaxBytes int
+}
+
+// scanReply has the pairs in the order of the walk.
+type scanReply struct {
+	Pairs []pair
+	More  bool // the range goes on
+}
+
+type pair struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Key, Value []byte
+	Version    uint64
+}
+
+// maxScanBytes bounds a piece, whatever the client asks for. It may be exceeded
+// by one pair.
+const maxScanBytes = 1 << 20
+
+func (c *clientConn) scan(ctx context.Context, r scanRequest) (scanReply, error) {
+	var reply scanReply
+	v, err := c.viewByID(r.View)
+	if err != nil {
+		return reply, err
+	}
+	it := v.iterator(nil, &r.Range, nil)
+	defer it.Release()
+	start, step := it.First, it.Next
+	if r.Backward {
+		start, step = it.Last, it.Prev
+	}
+	left := min(r.MaxBytes, maxScanBytes)
+	for ok := start(); ok && ctx.Err() == nil; ok = step() {
+		if len(reply.Pairs) > 0 && left <= 0 {
+			reply.More = true
+			break
+		}
+		reply.Pairs = append(reply.Pairs, pair{
+			Key: append([]byte{}, it.Key()...), Value: append([]byte{}, it.Value()...), Version: it.Version(),
+		})
+		left -= len(it.Key()) + len(it.Value()) + 16
+	}
+	return reply, errors.Join(it.Error(), context.Cause(ctx))
+}
+
+// receiveFrom serves a connection on which a leader sends a state.
+func (s *snapshotStore) receiveFrom(c net.Conn) error {
+	return s.receive(progressConn{c, installStall})
+}
+
+var _ io.ReadWriter = progressConn{}

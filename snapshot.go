@@ -1,0 +1,413 @@
+package skiff
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/skiffdb/skiff/internal/datadir"
+	"github.com/skiffdb/skiff/internal/storage"
+)
+
+// The goleveldb on disk is the state machine, so a snapshot copies nothing: it
+// is a marker in the state, written with a sync, that says up to where the state
+// is durable and the log may be truncated.
+//
+// Data moves only when the leader finds that a follower needs entries which the
+// log no longer has. Then, in this order:
+//
+//  1. raft on the leader opens the snapshot: a goleveldb view of the state as it
+//     is at that moment ([snapshotStore.Open], [installSource]).
+//  2. Our transport streams the view to the follower, on a connection of its own
+//     and before raft there hears of it ([installSource.WriteTo]).
+//  3. The follower imports it into a new directory, verifies and syncs it, and
+//     answers with a token ([snapshotStore.receive]).
+//  4. The leader's InstallSnapshot request carries just the token. raft on the
+//     follower hands it to FSM.Restore, which makes the new directory the
+//     current one by renaming a pointer file ([snapshotStore.swapIn]).
+//
+// Whatever List returns is read from the live state, so a snapshot that was
+// received but not swapped in does not exist as far as raft knows.
+
+// currentFile names the directory, beside it, that holds the live state.
+const currentFile = "CURRENT"
+
+// maxToken bounds what a leader may hand over in place of a snapshot.
+const maxToken = 64
+
+// snapshotStore implements raft.SnapshotStore.
+type snapshotStore struct {
+	fsm  *fsm
+	log  *raftLog
+	root string // the directory of states; empty: in memory
+	opts *opt.Options
+
+	// chunkSize is the size of the chunks of an install, in bytes.
+	chunkSize int
+
+	mu       sync.Mutex
+	staged   *stagedState      // the newest state received
+	accepted map[string][]byte // tokens handed to raft, by snapshot id
+}
+
+// stagedState is a state that was received and is not current yet.
+type stagedState struct {
+	token  string
+	store  *storage.Store
+	dir    string
+	marker storage.Marker
+}
+
+// openState opens the live state below root, and removes what an interrupted
+// install has left there.
+func openState(root string, o *opt.Options) (*storage.Store, error) {
+	if root == "" {
+		return storage.Open("", o)
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	current, err := os.ReadFile(filepath.Join(root, currentFile))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		current = []byte(newStateName())
+		if err := datadir.WriteFileAtomic(filepath.Join(root, currentFile), current); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	}
+	name := strings.TrimSpace(string(current))
+	if !strings.HasPrefix(name, statePrefix) || name != filepath.Base(name) {
+		return nil, fmt.Errorf("%w: %s names %q; wipe the directory and rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
+	}
+	if err := removeStates(root, name); err != nil {
+		return nil, err
+	}
+	return storage.Open(filepath.Join(root, name), o)
+}
+
+const statePrefix = "state-"
+
+func newStateName() string { return statePrefix + randomHex(8) }
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails, see its documentation
+	return hex.EncodeToString(b)
+}
+
+func removeStates(root, except string) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), statePrefix) && e.Name() != except {
+			if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// markerSnapshot implements raft.FSMSnapshot.
+type markerSnapshot struct {
+	store   *storage.Store
+	applied uint64
+}
+
+// Persist makes the state durable and marks it. It may run while entries are
+// applied: the marker speaks of what came before it.
+func (m markerSnapshot) Persist(to raft.SnapshotSink) error {
+	s, ok := to.(*sink)
+	if !ok {
+		return fmt.Errorf("snapshot into a %T", to)
+	}
+	s.marker.Applied = m.applied
+	return m.store.Mark(s.marker)
+}
+
+// Release implements raft.FSMSnapshot; there is nothing to release.
+func (markerSnapshot) Release() {}
+
+// sink implements raft.SnapshotSink, for a marker to be set (nothing is written
+// to it) and for an install to be accepted (a token is).
+type sink struct {
+	store  *snapshotStore
+	id     string
+	marker storage.Marker
+	token  bytes.Buffer
+}
+
+// Create implements raft.SnapshotStore.
+func (s *snapshotStore) Create(_ raft.SnapshotVersion, index, term uint64, c raft.Configuration, cIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	return &sink{store: s, id: newSnapshotID(term, index), marker: storage.Marker{
+		Position:      storage.Position{Index: index, Term: term},
+		Configuration: storage.Configuration{Index: cIndex, Data: raft.EncodeConfiguration(c)},
+	}}, nil
+}
+
+func newSnapshotID(term, index uint64) string {
+	return fmt.Sprintf("%d-%d-%s", term, index, randomHex(4))
+}
+
+func (s *sink) ID() string { return s.id }
+
+func (s *sink) Write(b []byte) (int, error) {
+	if s.token.Len()+len(b) > maxToken {
+		return 0, errors.New("an install must carry a token, not data")
+	}
+	return s.token.Write(b)
+}
+
+func (s *sink) Close() error {
+	if s.token.Len() > 0 {
+		s.store.mu.Lock()
+		defer s.store.mu.Unlock()
+		s.store.accepted = map[string][]byte{s.id: s.token.Bytes()}
+	}
+	return nil
+}
+
+func (s *sink) Cancel() error { return nil }
+
+// List implements raft.SnapshotStore: the marker of the live state.
+func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
+	m, err := s.fsm.store.Load().Marker()
+	if err != nil || m.Index == 0 {
+		return nil, err
+	}
+	meta, err := snapshotMeta(fmt.Sprintf("%d-%d", m.Term, m.Index), m)
+	if err != nil {
+		return nil, err
+	}
+	return []*raft.SnapshotMeta{meta}, nil
+}
+
+func snapshotMeta(id string, m storage.Marker) (meta *raft.SnapshotMeta, err error) {
+	// raft's decoder panics on what is not a configuration.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: configuration of the snapshot marker: %v", ErrCorrupt, r)
+		}
+	}()
+	return &raft.SnapshotMeta{
+		Version:            raft.SnapshotVersionMax,
+		ID:                 id,
+		Index:              m.Index,
+		Term:               m.Term,
+		Configuration:      raft.DecodeConfiguration(m.Configuration.Data),
+		ConfigurationIndex: m.Configuration.Index,
+		Size:               1, // not known; our transport sends its own
+	}, nil
+}
+
+// Open implements raft.SnapshotStore: on a follower that has accepted an install
+// it gives the token, on a leader the state to send. That state is newer than
+// what List told, and the metadata describes it, not the marker: the nearer it is
+// to the end of the log, the fewer entries the follower needs after it.
+func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	s.mu.Lock()
+	token, accepted := s.accepted[id]
+	delete(s.accepted, id)
+	s.mu.Unlock()
+	if accepted {
+		return &raft.SnapshotMeta{ID: id, Size: int64(len(token))}, io.NopCloser(bytes.NewReader(token)), nil
+	}
+	src, err := s.source()
+	if err != nil {
+		return nil, nil, err
+	}
+	meta, err := snapshotMeta(id, src.marker)
+	if err != nil {
+		return nil, nil, errors.Join(err, src.Close())
+	}
+	return meta, src, nil
+}
+
+// installSource is a state to be sent. raft hands it to our transport.
+type installSource struct {
+	view      *storage.Snapshot
+	marker    storage.Marker
+	chunkSize int
+}
+
+func (s *snapshotStore) source() (*installSource, error) {
+	view, err := s.fsm.store.Load().Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	m, err := markerOf(view)
+	if err != nil {
+		view.Release()
+		return nil, err
+	}
+	return &installSource{view: view, marker: m, chunkSize: s.chunkSize}, nil
+}
+
+// markerOf describes the state in view, which may be ahead of its marker.
+func markerOf(view *storage.Snapshot) (storage.Marker, error) {
+	applied, err := view.Applied()
+	if err != nil {
+		return storage.Marker{}, err
+	}
+	marker, err := view.Marker()
+	if err != nil {
+		return marker, err
+	}
+	c, err := view.Configuration()
+	if err != nil {
+		return marker, err
+	}
+	m := storage.Marker{Position: applied, Applied: applied.Index, Configuration: c}
+	if marker.Index > applied.Index {
+		// The log may be truncated up to the marker, and there is nothing for the
+		// state in between.
+		m.Position = marker.Position
+	}
+	return m, nil
+}
+
+// Read is not used: only our transport sends a state.
+func (*installSource) Read([]byte) (int, error) {
+	return 0, errors.New("a state is sent by skiff's own transport only")
+}
+
+func (src *installSource) Close() error {
+	src.view.Release()
+	return nil
+}
+
+// send writes the state to a follower and returns the token for it.
+func (src *installSource) send(conn io.ReadWriter) ([]byte, error) {
+	head, err := msgpack.Marshal(&src.marker)
+	if err != nil {
+		return nil, err
+	}
+	w := bufio.NewWriterSize(conn, 256<<10)
+	if err := writeSized(w, head); err != nil {
+		return nil, err
+	}
+	if err := src.view.Export(w, src.chunkSize); err != nil {
+		return nil, err
+	}
+	if err := w.Flush(); err != nil {
+		return nil, err
+	}
+	return readSized(conn, maxToken)
+}
+
+// maxInstallHead bounds the marker, whose one large part is the configuration.
+const maxInstallHead = 1 << 20
+
+// receive imports a state that a leader sends, and answers with a token for it
+// when it is whole, verified and synced.
+func (s *snapshotStore) receive(conn io.ReadWriter) error {
+	r := bufio.NewReaderSize(conn, 256<<10)
+	head, err := readSized(r, maxInstallHead)
+	if err != nil {
+		return fmt.Errorf("receive state: %w", err)
+	}
+	var m storage.Marker
+	if err := msgpack.Unmarshal(head, &m); err != nil {
+		return fmt.Errorf("receive state: %w", err)
+	}
+	staged := &stagedState{token: randomHex(16), marker: m}
+	path := ""
+	if s.root != "" {
+		staged.dir = newStateName()
+		path = filepath.Join(s.root, staged.dir)
+	}
+	if staged.store, err = storage.Import(path, s.opts, r, m); err != nil {
+		return errors.Join(err, os.RemoveAll(path))
+	}
+	if err := s.stage(staged); err != nil {
+		return err
+	}
+	return writeSized(conn, []byte(staged.token))
+}
+
+// stage keeps a received state, in the place of an earlier one that raft has not
+// asked for; nil drops that one.
+func (s *snapshotStore) stage(next *stagedState) error {
+	s.mu.Lock()
+	old := s.staged
+	s.staged = next
+	s.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	return old.store.Retire()
+}
+
+// swapIn makes the received state that token names the live one. It runs on
+// raft's FSM goroutine, while raft's main goroutine waits for it.
+func (s *snapshotStore) swapIn(r io.Reader) error {
+	token, err := io.ReadAll(io.LimitReader(r, maxToken+1))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	next := s.staged
+	if next == nil || next.token != string(token) {
+		s.mu.Unlock()
+		return errors.New("no received state has this token; the leader will send it again")
+	}
+	s.staged = nil
+	s.mu.Unlock()
+
+	if s.root != "" {
+		if err := datadir.WriteFileAtomic(filepath.Join(s.root, currentFile), []byte(next.dir)); err != nil {
+			return errors.Join(err, next.store.Retire())
+		}
+	}
+	old := s.fsm.store.Load()
+	if err := s.fsm.use(next.store); err != nil {
+		// The pointer is on the new state, the machine on the old one. Go no further.
+		s.fsm.fail(err)
+		return err
+	}
+	if err := s.log.settle(next.marker.Position, true); err != nil {
+		s.fsm.fail(err)
+		return err
+	}
+	return old.Retire()
+}
+
+// close drops a state that was received in vain.
+func (s *snapshotStore) close() error { return s.stage(nil) }
+
+// writeSized and readSized frame the few short strings of an install.
+func writeSized(w io.Writer, b []byte) error {
+	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
+	return err
+}
+
+func readSized(r io.Reader, limit uint32) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > limit {
+		return nil, fmt.Errorf("announced %d bytes where at most %d are allowed", n, limit)
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
