@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,10 +56,11 @@ func (n *network) close() error {
 	n.cancel()
 	err := n.listener.Close()
 	n.mu.Lock()
-	for c := range n.conns {
+	open := slices.Collect(maps.Keys(n.conns))
+	n.mu.Unlock()
+	for _, c := range open {
 		_ = c.Close() // its owner sees the error
 	}
-	n.mu.Unlock()
 	n.wg.Wait()
 	return err
 }
