@@ -366,6 +366,5 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM: it puts an installed state in the place of the
 // old one. The bulk of the work has been done before, see snapshot.go.
 func (f *fsm) Restore(token io.ReadCloser) error {
-	defer token.Close()
-	return f.snapshots.swapIn(token)
+	return errors.Join(f.snapshots.swapIn(token), token.Close())
 }

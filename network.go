@@ -136,10 +136,10 @@ func (n *network) handle(c net.Conn) {
 			_ = c.Close()
 		}
 	case wire.KindRPC:
-		n.serveConn(c, n.rpc(), func() {})
+		n.serveConn(c, wire.Config{Handler: n.rpc()}, func() {})
 	case wire.KindClient:
 		h, done := n.client()
-		n.serveConn(c, h, done)
+		n.serveConn(c, wire.Config{Handler: h, MaxFrame: maxClientFrame, MaxServing: maxClientRequests}, done)
 	case wire.KindInstall:
 		if err := n.install(c); err != nil {
 			n.logger.Warn("install failed", "from", p.From, "err", err)
@@ -148,9 +148,16 @@ func (n *network) handle(c net.Conn) {
 	}
 }
 
-func (n *network) serveConn(c net.Conn, h wire.Handler, done func()) {
+// What one client can make a node hold in memory: the requests that it serves at
+// a time, times their size.
+const (
+	maxClientRequests = 64
+	maxClientFrame    = maxBatchSizeLimit + 1<<20
+)
+
+func (n *network) serveConn(c net.Conn, cfg wire.Config, done func()) {
 	defer done()
-	conn := wire.NewConn(c, wire.Config{Handler: h})
+	conn := wire.NewConn(c, cfg)
 	select {
 	case <-conn.Done():
 	case <-n.ctx.Done():

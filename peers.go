@@ -21,19 +21,18 @@ type dialer struct {
 }
 
 // dial connects and shakes hands. The error is ErrUnreachable or ErrRefused.
-func (d *dialer) dial(ctx context.Context, to string, kind wire.Kind) (net.Conn, wire.ClusterID, error) {
+func (d *dialer) dial(ctx context.Context, to string, kind wire.Kind) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	c, err := d.connect(ctx, to)
 	if err != nil {
-		return nil, wire.ClusterID{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
-	id, err := d.handshake(ctx, c, to, kind)
-	if err != nil {
+	if err := d.handshake(ctx, c, to, kind); err != nil {
 		_ = c.Close() // the handshake's error is the one to tell
-		return nil, id, err
+		return nil, err
 	}
-	return c, id, nil
+	return c, nil
 }
 
 func (d *dialer) connect(ctx context.Context, to string) (net.Conn, error) {
@@ -44,7 +43,7 @@ func (d *dialer) connect(ctx context.Context, to string) (net.Conn, error) {
 	return d.transport.Dial(ctx, addr)
 }
 
-func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire.Kind) (id wire.ClusterID, err error) {
+func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire.Kind) (err error) {
 	// A context that ends early ends the handshake too.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -54,18 +53,18 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 	}()
 	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to}
 	if err := wire.WritePreface(c, p); err != nil {
-		return id, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
 	reply, err := wire.ReadPrefaceReply(c)
 	switch {
 	case errors.Is(err, wire.ErrBadMagic):
-		return id, fmt.Errorf("%w: %s: something else than skiff answers there", ErrRefused, to)
+		return fmt.Errorf("%w: %s: something else than skiff answers there", ErrRefused, to)
 	case err != nil:
-		return id, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	case reply.Refused != wire.Accepted:
-		return reply.ClusterID, fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
+		return fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
 	}
-	return reply.ClusterID, nil
+	return nil
 }
 
 // peers keeps one connection for requests to each node, opened when it is needed
@@ -145,7 +144,7 @@ func (p *peers) redial(ctx context.Context, to string, node *peerConn) (*wire.Co
 		_ = node.conn.Close() // it has failed already
 		node.conn = nil
 	}
-	c, _, err := p.dialer.dial(ctx, to, p.kind)
+	c, err := p.dialer.dial(ctx, to, p.kind)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func (s raftStream) Addr() net.Addr { return nodeAddr(s.network.self) }
 func (s raftStream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.network.ctx, timeout)
 	defer cancel()
-	c, _, err := s.dialer.dial(ctx, string(to), wire.KindRaft)
+	c, err := s.dialer.dial(ctx, string(to), wire.KindRaft)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +105,10 @@ func (t *raftTransport) filter() {
 }
 
 func (t *raftTransport) refused(rpc raft.RPC) bool {
+	if err := checkConfigurations(rpc.Command); err != nil {
+		rpc.Respond(nil, err)
+		return true
+	}
 	switch rpc.Command.(type) {
 	case *raft.RequestVoteRequest:
 		if t.admitted() {
@@ -120,6 +124,30 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 		return false
 	}
 	return true
+}
+
+// checkConfigurations refuses membership that does not decode, on which raft
+// would panic.
+func checkConfigurations(request any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("malformed request: %v", p)
+		}
+	}()
+	switch r := request.(type) {
+	case *raft.AppendEntriesRequest:
+		for _, l := range r.Entries {
+			if l == nil {
+				return errors.New("malformed request: an entry is missing")
+			}
+			if l.Type == raft.LogConfiguration {
+				raft.DecodeConfiguration(l.Data)
+			}
+		}
+	case *raft.InstallSnapshotRequest:
+		raft.DecodeConfiguration(r.Configuration)
+	}
+	return nil
 }
 
 // InstallSnapshot implements raft.Transport. The state goes first; what raft on
@@ -140,14 +168,14 @@ func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress,
 }
 
 func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]byte, error) {
-	c, _, err := t.stream.dialer.dial(t.ctx, string(to), wire.KindInstall)
+	c, err := t.stream.dialer.dial(t.ctx, string(to), wire.KindInstall)
 	if err != nil {
 		return nil, err
 	}
 	if c, err = t.stream.network.track(c); err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // the token says that all arrived
 	// The last answer comes after the follower has synced, so it may take as long
 	// as that; until then each write has to make progress.
 	token, err := src.send(progressConn{c, installStall})

@@ -366,7 +366,7 @@ type scanReply struct {
 }
 
 type pair struct {
-	_msgpack struct{} `msgpack:",as_array"`
+	_msgpack struct{} `msgpack:",as_array"` //nolint:unused // read by msgpack
 
 	Key, Value []byte
 	Version    uint64

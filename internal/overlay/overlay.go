@@ -5,6 +5,7 @@ package overlay
 
 import (
 	"bytes"
+	"errors"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/comparer"
@@ -50,7 +51,7 @@ func (o *Overlay) set(key []byte, flag byte, value []byte) {
 func (o *Overlay) Get(key []byte) (value []byte, known bool, err error) {
 	v, err := o.db.Get(key)
 	switch {
-	case err != nil: // memdb knows no other error than not found
+	case errors.Is(err, memdb.ErrNotFound): // the only error it knows
 		return nil, false, nil
 	case v[0] == deleted:
 		return nil, true, leveldb.ErrNotFound

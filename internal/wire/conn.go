@@ -163,7 +163,7 @@ func (c *Conn) fail(err error) {
 	for _, ch := range pending {
 		ch <- outcome{err: errConnFailed}
 	}
-	c.nc.Close() // ends the loops; its error would tell nothing new
+	_ = c.nc.Close() // ends the loops; its error would tell nothing new
 }
 
 // Call sends a request and waits for the reply, which the caller owns. It may
@@ -353,7 +353,7 @@ func (c *Conn) serve(ctx context.Context, request frame) {
 	if err != nil {
 		f.typ, f.payload = frameError, remoteError(err, c.cfg.MaxFrame-headerSize).encode()
 	}
-	c.queue.put(c.ctx, f) // fails only if the connection has: nobody waits
+	_, _ = c.queue.put(c.ctx, f) // fails only if the connection has: nobody waits
 }
 
 // writeLoop writes what is queued until the connection fails.

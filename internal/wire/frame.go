@@ -81,7 +81,7 @@ func readFrame(r *bufio.Reader, maxFrame int) (frame, error) {
 		typ: frameType(head[lengthSize]),
 		id:  binary.BigEndian.Uint64(head[lengthSize+1:]),
 	}
-	r.Discard(len(head)) // cannot fail: they are buffered
+	_, _ = r.Discard(len(head)) // cannot fail: they are buffered
 	return f.readBody(r, int(length)-headerSize)
 }
 

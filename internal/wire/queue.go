@@ -104,7 +104,7 @@ func (q *sendQueue) putLater(ctx context.Context, f frame) (at int64, err error)
 func (q *sendQueue) putNow(f frame) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.append(f) // when the queue is closed there is nobody left to tell
+	_, _ = q.append(f) // when the queue is closed there is nobody left to tell
 }
 
 // hasRoom reports whether f fits; a frame larger than the whole queue fits when

@@ -1,0 +1,43 @@
+// Package skiff is a replicated database to embed in a Go program: a Raft
+// consensus node with the methods of goleveldb.
+//
+// A [Node] is one member of a cluster. It holds the whole database in a goleveldb
+// on its own disk and agrees with the other members on each write (with
+// github.com/hashicorp/raft). [Node.DB] gives a [DB], which is used like a local
+// *leveldb.DB, on any node. [Dial] gives the same DB to a process that is no
+// member.
+//
+//	node, err := skiff.New("/ip4/127.0.0.1/tcp/9490", skiff.Options{
+//		Dir:   "data/n0",
+//		Peers: []string{"/ip4/127.0.0.1/tcp/9491", "/ip4/127.0.0.1/tcp/9492"},
+//	})
+//	err = node.Start(ctx)     // it runs: listening, its state loaded
+//	err = node.WaitReady(ctx) // a leader is known and has a majority behind it
+//	db := node.DB()
+//	err = db.Put([]byte("k"), []byte("v"), nil)
+//
+// # Promises
+//
+// A write that returned nil is on disk at a majority. Reads and writes are
+// linearizable on every node unless asked otherwise ([DB.WithConsistency]). A
+// write is applied at most once, and its error tells whether it may have been
+// ([ErrUnknownOutcome]) or certainly was not ([ErrNotApplied]).
+//
+// # Where things live
+//
+// The way of a write: DB.Put (db.go) encodes it (internal/command) and hands it
+// to the node's proposer (proposer.go), which groups what is waiting, numbers it
+// under a session and brings it to the leader (leadership.go), over the network
+// (peers.go, rpc.go, internal/wire) if that is another node. raft puts it into the
+// logs of a majority (logstore.go, rafttransport.go). Each node's state machine
+// (fsm.go) applies it to its goleveldb (internal/storage), and the result travels
+// back.
+//
+// The way of a read: read.go gets a read index from the leader and waits until
+// the local state has reached it; then local.go reads that state.
+//
+// A member's life: node.go starts and stops it, membership.go makes it part of a
+// cluster, snapshot.go truncates logs and sends whole states to followers that
+// are too far behind, network.go listens. client.go and remoteview.go are the
+// other end of rpc.go, in a process that dialled.
+package skiff
