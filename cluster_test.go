@@ -22,6 +22,8 @@ type cluster struct {
 	net     *memnet.Network
 	dir     string // empty: in memory
 	options skiff.Options
+	// changeNode, if not nil, sets options of node i at its next start.
+	changeNode func(i int, o *skiff.Options)
 
 	mu    sync.Mutex
 	addrs []string
@@ -81,6 +83,9 @@ func (c *cluster) newNode(i int) *skiff.Node {
 		if j != i {
 			o.Peers = append(o.Peers, a)
 		}
+	}
+	if c.changeNode != nil {
+		c.changeNode(i, &o)
 	}
 	n, err := skiff.New(c.addrs[i], o)
 	if err != nil {
@@ -176,6 +181,33 @@ func (c *cluster) follower() int {
 	}
 	c.t.Fatal("no follower")
 	return -1
+}
+
+// wantSameState compares the content of all running nodes, to be called when
+// nobody writes.
+func (c *cluster) wantSameState() {
+	c.t.Helper()
+	ctx := testContext(c.t)
+	var first skiff.Checksum
+	for i := 0; i < len(c.nodes); i++ {
+		n := c.node(i)
+		if n == nil {
+			continue
+		}
+		sum, err := n.Checksum(ctx)
+		switch {
+		case err != nil:
+			c.t.Fatalf("checksum of node %d: %v", i, err)
+		case sum.Index > first.Index:
+			// The first one, or a write that its caller had given up came late.
+			if first = sum; i > 0 {
+				i = -1
+			}
+		case sum.Sum != first.Sum:
+			c.t.Errorf("states differ at index %d: %s has %s, %s has %s",
+				sum.Index, first.Address, first, sum.Address, sum)
+		}
+	}
 }
 
 // testContext bounds what should be done in a moment.

@@ -17,7 +17,7 @@ import (
 
 // logCacheSize is how many of the latest entries are kept in memory, so that
 // followers that keep up are served without reading the log store.
-const logCacheSize = 512
+const logCacheSize = 128
 
 // raftStores are the stores under raft: the log, and term and vote.
 type raftStores struct {

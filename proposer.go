@@ -14,7 +14,10 @@ import (
 
 // A proposal carries the writes that were waiting when it set out.
 const (
-	maxProposalBytes  = 1 << 20 // exceeded by a single larger write
+	// maxProposalBytes is exceeded by a single larger write. It is small because
+	// raft counts entries, not bytes, when it sends them to a follower that catches
+	// up: 64 at a time by default, within RPCTimeout.
+	maxProposalBytes  = 256 << 10
 	maxProposalWrites = 4096
 	// maxInFlight is how many proposals a proposer has under way. More than one
 	// keeps the leader's disk busy while followers sync; many would leave nothing

@@ -21,11 +21,13 @@ const (
 	Linearizable Consistency = iota
 
 	// Lease reads trust the leader's lease in place of the round to a majority.
-	// They give the same guarantee as long as no process is suspended, and no clock
-	// runs faster or slower than another, by more than
-	// HeartbeatTimeout-LeaderLease. A leader that is suspended for longer (a
-	// stopped process, a paused virtual machine), replaced meanwhile, and then
-	// resumed, may answer from its old state in the moment before it finds out.
+	// They give the same guarantee as long as nothing that happens between nodes is
+	// off by more than HeartbeatTimeout-LeaderLease: the answer to a heartbeat on
+	// its way, a process suspended, a clock faster than another over that span.
+	// Otherwise a new leader can be elected while the old one still trusts its
+	// lease, and answers from its old state until it finds out. A leader that was
+	// suspended (a stopped process, a paused virtual machine), replaced, and
+	// resumed is the typical case.
 	Lease
 
 	// Stale reads see the state of the node at hand, as it is. It is some prefix of

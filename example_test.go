@@ -1,0 +1,189 @@
+package skiff_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"github.com/skiffdb/skiff"
+)
+
+// startExample starts a cluster of one, in memory, on a unix socket.
+func startExample(ctx context.Context) (node *skiff.Node, stop func()) {
+	dir, err := os.MkdirTemp("", "skiff")
+	if err != nil {
+		log.Fatal(err)
+	}
+	node, err = skiff.New("/unix"+filepath.Join(dir, "n0.sock"), skiff.Options{InMemory: true})
+	if err == nil {
+		err = node.Start(ctx)
+	}
+	if err == nil {
+		err = node.WaitReady(ctx)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	return node, func() {
+		if err := errors.Join(node.Stop(ctx), os.RemoveAll(dir)); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+func Example() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+
+	db := node.DB()
+	if err := db.Put([]byte("user/1"), []byte("Ada"), nil); err != nil {
+		log.Fatal(err)
+	}
+	value, err := db.Get([]byte("user/1"), nil)
+	fmt.Printf("%s %v\n", value, err)
+	_, err = db.Get([]byte("user/2"), nil)
+	fmt.Println(err == leveldb.ErrNotFound)
+	// Output:
+	// Ada <nil>
+	// true
+}
+
+// A batch is atomic on every node.
+func ExampleDB_Write() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+
+	batch := new(leveldb.Batch)
+	batch.Put([]byte("a"), []byte("1"))
+	batch.Put([]byte("b"), []byte("2"))
+	batch.Delete([]byte("c"))
+	fmt.Println(node.DB().Write(batch, nil))
+	// Output: <nil>
+}
+
+func ExampleDB_NewIterator() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	db := node.DB()
+	for _, name := range []string{"user/2", "group/1", "user/1"} {
+		if err := db.Put([]byte(name), nil, nil); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	it := db.NewIterator(util.BytesPrefix([]byte("user/")), nil)
+	defer it.Release()
+	for it.Next() {
+		fmt.Printf("%s\n", it.Key())
+	}
+	if err := it.Error(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// user/1
+	// user/2
+}
+
+// A transaction that lost a race is repeated.
+func ExampleDB_OpenTransaction() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	db := node.DB()
+
+	increment := func() error {
+		tr, err := db.OpenTransaction()
+		if err != nil {
+			return err
+		}
+		defer tr.Discard()
+		var n int
+		value, err := tr.Get([]byte("counter"), nil)
+		if err == nil {
+			_, err = fmt.Sscan(string(value), &n)
+		}
+		if err != nil && err != leveldb.ErrNotFound {
+			return err
+		}
+		if err := tr.Put([]byte("counter"), fmt.Append(nil, n+1), nil); err != nil {
+			return err
+		}
+		return tr.Commit()
+	}
+	for range 3 {
+		err := increment()
+		for errors.Is(err, skiff.ErrConflict) {
+			err = increment()
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	value, err := db.Get([]byte("counter"), nil)
+	fmt.Printf("%s %v\n", value, err)
+	// Output: 3 <nil>
+}
+
+// Stale reads cost no message and work without a leader. After ReadConsensus they
+// have all that was acknowledged before it.
+func ExampleDB_WithConsistency() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	if err := node.DB().Put([]byte("k"), []byte("v"), nil); err != nil {
+		log.Fatal(err)
+	}
+
+	if err := node.ReadConsensus(ctx); err != nil {
+		log.Fatal(err)
+	}
+	value, err := node.DB().WithConsistency(skiff.Stale).Get([]byte("k"), nil)
+	fmt.Printf("%s %v\n", value, err)
+	// Output: v <nil>
+}
+
+// A process that is no member uses the same DB.
+func ExampleDial() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+
+	db, err := skiff.Dial(ctx, []string{node.Address()}, skiff.DialOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Put([]byte("k"), []byte("v"), nil); err != nil {
+		log.Fatal(err)
+	}
+	value, err := db.Get([]byte("k"), nil)
+	fmt.Printf("%s %v\n", value, err)
+	// Output: v <nil>
+}
+
+// What to do about an error of a write.
+func ExampleErrUnknownOutcome() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+
+	err := node.DB().Put([]byte("k"), []byte("v"), nil)
+	switch {
+	case err == nil:
+		fmt.Println("applied, and on disk at a majority")
+	case errors.Is(err, skiff.ErrUnknownOutcome):
+		fmt.Println("applied once or not at all: read to find out")
+	default:
+		fmt.Println("certainly not applied:", err)
+	}
+	// Output: applied, and on disk at a majority
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Loads a Debian package index into a cluster of three processes through a
+# follower, kills the leader with SIGKILL in the middle, restarts it, and then
+# finds every stanza byte for byte through each node, and equal states.
+#
+#   scripts/real-input.sh [STANZAS]     (default: all of them)
+#
+# The index is the machine's own (after "apt-get update"), or SKIFF_INDEX names
+# one; where there is none, stanzas are made up.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stanzas=${1:-0}
+work=$(mktemp -d)
+pids=()
+cleanup() {
+  for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
+  wait 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+fail() {
+  echo "real-input: $*" >&2
+  tail -n 5 "$work"/n*.log >&2 || true
+  exit 1
+}
+
+index() {
+  local list
+  list=${SKIFF_INDEX:-$(ls -S /var/lib/apt/lists/*_Packages* 2>/dev/null | head -n 1 || true)}
+  if [ -z "$list" ]; then
+    echo "no package index here, making stanzas up" >&2
+    awk 'BEGIN { for (i = 0; i < 5000; i++) printf "Package: made-up-%d\nVersion: 1.%d\nDescription: stanza %d\n it has a second line\n\n", i, i, i }'
+  elif [ -x /usr/lib/apt/apt-helper ]; then
+    echo "index: $list" >&2
+    /usr/lib/apt/apt-helper cat-file "$list"
+  else
+    echo "index: $list" >&2
+    cat "$list"
+  fi
+}
+
+go build -o "$work/skiff" ./cmd/skiff
+go build -o "$work/debindex" ./examples/debindex
+index >"$work/all"
+awk -v n="$stanzas" 'BEGIN { RS = ""; ORS = "\n\n" } n == 0 || NR <= n' "$work/all" >"$work/Packages"
+"$work/debindex" convert <"$work/Packages" >"$work/packages.jsonl"
+total=$(wc -l <"$work/packages.jsonl")
+echo "$total stanzas, $(wc -c <"$work/packages.jsonl") bytes as JSONL"
+
+base=$((20000 + RANDOM % 10000))
+addrs=()
+for i in 0 1 2; do addrs+=("/ip4/127.0.0.1/tcp/$((base + i))"); done
+serve() { # number
+  local peers=() j
+  for j in 0 1 2; do [ "$j" = "$1" ] || peers+=(--peer "${addrs[$j]}"); done
+  "$work/skiff" serve "${addrs[$1]}" --dir "$work/n$1" "${peers[@]}" >>"$work/n$1.log" 2>&1 &
+  pids[$1]=$!
+}
+leader() { # the leader's number, asked of the nodes named
+  local a
+  a=$("$work/skiff" leader --node "$1" --timeout 30s -o raw) || fail "no leader"
+  for i in 0 1 2; do [ "${addrs[$i]}" != "$a" ] || echo "$i"; done
+}
+all=$(IFS=,; echo "${addrs[*]}")
+
+for i in 0 1 2; do serve "$i"; done
+# Without a leader yet, a read waits for one.
+"$work/skiff" get --node "$all" --timeout 30s nothing >/dev/null 2>&1 || [ $? = 3 ] || fail "the cluster did not come up"
+l=$(leader "$all")
+f=$(((l + 1) % 3))
+echo "leader is node $l, loading through node $f"
+
+start=$(date +%s%N)
+"$work/skiff" load "$work/packages.jsonl" --node "${addrs[$f]}" --batch 50 --resume "$work/resume" --timeout 60s 2>"$work/load.log" &
+load=$!
+# Wait until a third is in the follower's state.
+while kill -0 "$load" 2>/dev/null; do
+  n=$("$work/skiff" scan --node "${addrs[$f]}" --consistency stale --keys-only -o raw 2>/dev/null | wc -l)
+  [ "$n" -lt $((total / 3)) ] || break
+done
+kill -0 "$load" 2>/dev/null || fail "the load was over before the leader could be killed: $(cat "$work/load.log")"
+kill -9 "${pids[$l]}"
+echo "killed the leader after $n of $total"
+wait "$load" || fail "load failed: $(cat "$work/load.log")"
+echo "loaded in $((($(date +%s%N) - start) / 1000000)) ms: $(tail -n 1 "$work/load.log")"
+serve "$l"
+
+"$work/skiff" get --node "${addrs[$l]}" --timeout 30s nothing >/dev/null 2>&1 || [ $? = 3 ] || fail "the killed node did not come back"
+"$work/debindex" verify "${addrs[@]}" <"$work/Packages"
+"$work/skiff" checksum --node "$all" --timeout 30s || fail "the states differ"
+for i in 0 1 2; do
+  kill "${pids[$i]}"
+  wait "${pids[$i]}" || fail "node $i did not stop cleanly"
+done
+pids=()
+echo "real-input: ok"
