@@ -15,7 +15,7 @@ work=$(mktemp -d)
 pids=()
 cleanup() {
   for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
-  wait 2>/dev/null || true
+  [ ${#pids[@]} = 0 ] || wait "${pids[@]}" 2>/dev/null || true
   rm -rf "$work"
 }
 trap cleanup EXIT
@@ -57,6 +57,9 @@ serve() { # number
   "$work/skiff" serve "${addrs[$1]}" --dir "$work/n$1" "${peers[@]}" >>"$work/n$1.log" 2>&1 &
   pids[$1]=$!
 }
+ready() { # number, how many times it has been started
+  timeout 60 grep -m "$2" '^ready' <(tail -n +1 -f "$work/n$1.log" --pid=$$) >/dev/null || fail "node $1 did not get ready"
+}
 leader() { # the leader's number, asked of the nodes named
   local a
   a=$("$work/skiff" leader --node "$1" --timeout 30s -o raw) || fail "no leader"
@@ -65,14 +68,14 @@ leader() { # the leader's number, asked of the nodes named
 all=$(IFS=,; echo "${addrs[*]}")
 
 for i in 0 1 2; do serve "$i"; done
-# Without a leader yet, a read waits for one.
-"$work/skiff" get --node "$all" --timeout 30s nothing >/dev/null 2>&1 || [ $? = 3 ] || fail "the cluster did not come up"
+for i in 0 1 2; do ready "$i" 1; done
 l=$(leader "$all")
 f=$(((l + 1) % 3))
 echo "leader is node $l, loading through node $f"
 
+# In many small batches, so that there is a middle to kill the leader in.
 start=$(date +%s%N)
-"$work/skiff" load "$work/packages.jsonl" --node "${addrs[$f]}" --batch 50 --resume "$work/resume" --timeout 60s 2>"$work/load.log" &
+"$work/skiff" load "$work/packages.jsonl" --node "${addrs[$f]}" --batch "$((total / 2000 + 1))" --parallel 1 --resume "$work/resume" --timeout 60s 2>"$work/load.log" &
 load=$!
 # Wait until a third is in the follower's state.
 while kill -0 "$load" 2>/dev/null; do
@@ -81,12 +84,12 @@ while kill -0 "$load" 2>/dev/null; do
 done
 kill -0 "$load" 2>/dev/null || fail "the load was over before the leader could be killed: $(cat "$work/load.log")"
 kill -9 "${pids[$l]}"
+wait "${pids[$l]}" 2>/dev/null || true
 echo "killed the leader after $n of $total"
 wait "$load" || fail "load failed: $(cat "$work/load.log")"
 echo "loaded in $((($(date +%s%N) - start) / 1000000)) ms: $(tail -n 1 "$work/load.log")"
 serve "$l"
-
-"$work/skiff" get --node "${addrs[$l]}" --timeout 30s nothing >/dev/null 2>&1 || [ $? = 3 ] || fail "the killed node did not come back"
+ready "$l" 2
 "$work/debindex" verify "${addrs[@]}" <"$work/Packages"
 "$work/skiff" checksum --node "$all" --timeout 30s || fail "the states differ"
 for i in 0 1 2; do

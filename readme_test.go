@@ -1,0 +1,189 @@
+package skiff_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The code blocks of the README, all of which are compiled or run here.
+func readmeBlocks(t *testing.T, language string) []string {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?s)```([a-z]*)\n(.*?)```").FindAllSubmatch(text, -1) {
+		switch string(m[1]) {
+		case language:
+			blocks = append(blocks, string(m[2]))
+		case "go", "sh":
+		default:
+			t.Errorf("README has a block in %q, which no test compiles or runs", m[1])
+		}
+	}
+	return blocks
+}
+
+// fragment makes a file of a block that is not a whole program.
+const fragment = `package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"github.com/skiffdb/skiff"
+)
+
+var (
+	_ = errors.Is
+	_ = fmt.Println
+	_ = time.Now
+	_ = leveldb.ErrNotFound
+	_ = util.BytesPrefix
+	_ = skiff.New
+)
+
+func main() {}
+
+func use(...any) {}
+
+func block(ctx context.Context, db *skiff.DB) error {
+	%s
+	%s
+}
+`
+
+func TestReadmeGo(t *testing.T) {
+	blocks := readmeBlocks(t, "go")
+	if len(blocks) == 0 {
+		t.Fatal("README has no Go blocks")
+	}
+	for i, block := range blocks {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if !strings.HasPrefix(block, "package main") {
+				goCommand(t, fragmentProgram(block), "build", "-o", os.DevNull)
+				return
+			}
+			binary := filepath.Join(t.TempDir(), "program")
+			port := freeAddresses(t, 1)[0]
+			goCommand(t, strings.ReplaceAll(block, "/ip4/127.0.0.1/tcp/9490", port), "build", "-o", binary)
+			run := exec.CommandContext(testContext(t), binary)
+			run.Dir = t.TempDir()
+			out, err := run.CombinedOutput()
+			if err != nil || string(out) != "hello <nil>\n" {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+func fragmentProgram(block string) string {
+	end := "return nil"
+	if strings.Contains(block, "return tr.Commit") || strings.Contains(block, "return db.Put") {
+		end = ""
+	}
+	if strings.Contains(block, "value, err :=") {
+		end = "use(value)\nreturn err"
+	}
+	return fmt.Sprintf(fragment, block, end)
+}
+
+// goCommand builds a program as if it were a package of this module.
+func goCommand(t *testing.T, program string, args ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "main.go")
+	if err := os.WriteFile(file, []byte(program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{
+		"Replace": {filepath.Join(here, "internal/readme/main.go"): file},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlayFile := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args = append([]string{args[0], "-overlay", overlayFile}, args[1:]...)
+	out, err := exec.CommandContext(testContext(t), "go", append(args, "./internal/readme")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("go %v: %v\n%s\n%s", args, err, out, program)
+	}
+}
+
+// shellScript runs the cluster of the README: first the block that starts it, then,
+// when all nodes have said that they are ready, the one that uses it.
+const shellScript = `set -e
+mkfifo log
+exec 3<>log
+%s
+trap 'nodes=$(jobs -p); kill $nodes; wait $nodes' EXIT
+ready=0
+while [ $ready -lt 3 ]; do
+	read -r line <&3
+	case $line in ready*) ready=$((ready + 1)) ;; esac
+done
+%s`
+
+// TestReadmeShell runs the shell blocks as one script, but for the two commands
+// at the top: the demo runs on its own, and go test is running now.
+func TestReadmeShell(t *testing.T) {
+	if _, err := exec.LookPath("bash"); err != nil {
+		t.Skip("the README's shell blocks need bash, which is not here")
+	}
+	blocks := readmeBlocks(t, "sh")
+	if len(blocks) != 4 || blocks[0] != "go run ./cmd/skiff demo\n" || blocks[1] != "go test ./...\n" {
+		t.Fatalf("README's shell blocks are not the two commands and the two of the cluster: %q", blocks)
+	}
+	demo := exec.CommandContext(testContext(t), "go", "run", "./cmd/skiff", "demo")
+	demo.Stdin = strings.NewReader("put k v\nget k\n")
+	if out, err := demo.Output(); err != nil || string(out) != "v\n" {
+		t.Errorf("demo: %v\n%s", err, out)
+	}
+
+	dir := t.TempDir()
+	if out, err := exec.CommandContext(testContext(t), "go", "build", "-o", dir, "./cmd/skiff").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	serve := strings.ReplaceAll(strings.TrimPrefix(blocks[2], "go install ./cmd/skiff\n"), " &\n", " 2>>log &\n")
+	script := fmt.Sprintf(shellScript, serve, blocks[3])
+	for i, a := range freeAddresses(t, 3) {
+		script = strings.ReplaceAll(script, fmt.Sprintf("/ip4/127.0.0.1/tcp/949%d", i), a)
+	}
+	out, err := runScript(testContext(t), dir, script)
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, script, out)
+	}
+	for _, want := range []string{`"value":"Ada"`, `"value":"Grace"`, "voter"} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("%q is not in the output:\n%s", want, out)
+		}
+	}
+}
+
+func runScript(ctx context.Context, dir, script string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "bash", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	return cmd.CombinedOutput()
+}
