@@ -377,16 +377,27 @@ func (s *snapshotStore) swapIn(r io.Reader) error {
 		}
 	}
 	old := s.fsm.store.Load()
-	if err := s.fsm.use(next.store); err != nil {
+	// use lets readers in, so what they may ask for is put in place before.
+	err = s.adopt(next)
+	if err == nil {
+		err = s.fsm.use(next.store)
+	}
+	if err != nil {
 		// The pointer is on the new state, the machine on the old one. Go no further.
 		s.fsm.fail(err)
 		return err
 	}
-	if err := s.log.settle(next.marker.Position, true); err != nil {
-		s.fsm.fail(err)
-		return err
-	}
 	return old.Retire()
+}
+
+// adopt brings in line with a new state what the node keeps beside it: the log,
+// and the cluster's id, which may stand nowhere else any more.
+func (s *snapshotStore) adopt(next *stagedState) error {
+	id, err := next.store.ClusterID()
+	if err == nil && id != nil {
+		err = s.fsm.onCluster(id)
+	}
+	return errors.Join(err, s.log.settle(next.marker.Position, true))
 }
 
 // close drops a state that was received in vain.

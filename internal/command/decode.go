@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"fmt"
+	"math"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
@@ -61,7 +62,7 @@ func (d *decoder) fail(format string, args ...any) {
 }
 
 func (d *decoder) command() *Command {
-	c := &Command{Kind: Kind(d.uint())}
+	c := &Command{Kind: Kind(d.uintUpTo(math.MaxUint8))}
 	switch c.Kind {
 	case KindInit:
 		c.ClusterID = d.bytes()
@@ -104,7 +105,7 @@ func (d *decoder) op() Op {
 }
 
 func (d *decoder) condition() Condition {
-	c := Condition{Kind: ConditionKind(d.uint()), Key: d.bytes()}
+	c := Condition{Kind: ConditionKind(d.uintUpTo(math.MaxUint8)), Key: d.bytes()}
 	switch c.Kind {
 	case CondVersion:
 		c.Version = d.uint()
@@ -126,6 +127,17 @@ func (d *decoder) uint() uint64 {
 	n, err := d.mp.DecodeUint64()
 	if err != nil {
 		d.fail("number: %v", err)
+	}
+	return n
+}
+
+// uintUpTo reads a number that must fit into what it is for: a number cut to its
+// low bits would be misread.
+func (d *decoder) uintUpTo(max uint64) uint64 {
+	n := d.uint()
+	if n > max {
+		d.fail("number %d is above %d", n, max)
+		return 0
 	}
 	return n
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"math"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -57,10 +58,10 @@ func DecodeResult(b []byte) (Result, error) {
 }
 
 func (d *decoder) result() Result {
-	r := Result{Status: Status(d.uint()), Index: d.uint()}
+	r := Result{Status: Status(d.uintUpTo(math.MaxUint8)), Index: d.uint()}
 	n := d.arrayLen()
 	for i := 0; i < n && d.err == nil; i++ {
-		r.Rejected = append(r.Rejected, uint32(d.uint()))
+		r.Rejected = append(r.Rejected, uint32(d.uintUpTo(math.MaxUint32)))
 	}
 	return r
 }

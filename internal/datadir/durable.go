@@ -25,7 +25,7 @@ func WriteFileAtomic(path string, data []byte) error {
 		_ = os.Remove(temp)
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
@@ -49,7 +49,7 @@ func writeSynced(path string, data []byte) error {
 func makeDir(path string) error {
 	parent := filepath.Dir(path)
 	if isDir(path) {
-		err := syncDir(parent)
+		err := SyncDir(parent)
 		if errors.Is(err, fs.ErrPermission) {
 			return nil // somebody else's parent, so not we created the directory
 		}
@@ -65,7 +65,7 @@ func makeDir(path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !isDir(path) {
 		return err
 	}
-	return syncDir(parent)
+	return SyncDir(parent)
 }
 
 func isDir(path string) bool {
@@ -73,8 +73,8 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// syncDir makes created, renamed and removed names in a directory durable.
-func syncDir(path string) error {
+// SyncDir makes created, renamed and removed names in a directory durable.
+func SyncDir(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil // has no such call
 	}

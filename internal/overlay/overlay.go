@@ -73,7 +73,10 @@ func (o *Overlay) Each(fn func(key, value []byte, deleted bool)) {
 // NewIterator shows base, which must be limited to slice and which it takes
 // over, with the overlay on top. It behaves as goleveldb's own iterators do.
 func (o *Overlay) NewIterator(base iterator.Iterator, slice *util.Range) iterator.Iterator {
-	return &merged{base: child{Iterator: base}, over: child{Iterator: o.db.NewIterator(slice)}}
+	return &merged{
+		base: child{Iterator: base}, over: child{Iterator: o.db.NewIterator(slice)},
+		key: []byte{}, // the empty key is not nil either
+	}
 }
 
 // position tells where an iterator stands.
@@ -190,6 +193,9 @@ func (m *merged) Prev() bool {
 func (m *merged) settle(backward bool) bool {
 	m.backward = backward
 	for m.base.ok || m.over.ok {
+		if !m.base.ok && m.base.Error() != nil {
+			break // what the base has next is not known
+		}
 		if !m.overIsNearest() {
 			return m.stand(m.base.Key(), m.base.Value())
 		}

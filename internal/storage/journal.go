@@ -1,35 +1,152 @@
 package storage
 
-import "github.com/syndtr/goleveldb/leveldb/storage"
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
 
-// prefixSafe makes a crash lose at most a tail of the unsynced writes.
+	"github.com/syndtr/goleveldb/leveldb/journal"
+	"github.com/syndtr/goleveldb/leveldb/storage"
+
+	"github.com/skiffdb/skiff/internal/datadir"
+)
+
+// prefixSafe makes a crash lose at most a tail of the unsynced writes, and keeps
+// what was synced. goleveldb alone leaves three gaps, each of which could make a
+// hole in the middle of the state, with an applied index past it:
 //
-// goleveldb starts a new journal when its write buffer is full, and closes the
-// old one without syncing it. After a power loss the new journal may be there
-// while the end of the old one is not: a hole in the middle, with an applied
-// index past it. So a journal is synced before it is closed, which is before the
-// first write to the next one. It follows that a synced write makes all writes
-// before it durable.
+//   - When its write buffer is full it starts a new journal, and closes the old
+//     one without syncing it. Here a journal is synced before it is closed, which
+//     is before the first write to the next one. It follows that a synced write
+//     makes all writes before it durable.
+//   - A power loss may keep a later page of a journal and lose an earlier one.
+//     Reading it back, goleveldb skips what is damaged and goes on after it. Here
+//     reading ends, for all journals, at the first record that is damaged or
+//     missing.
+//   - It does not sync the directory in which it creates files.
 type prefixSafe struct {
 	storage.Storage
+	dir string
+
+	// As journals are read, one after the other, by goleveldb's recovery: the
+	// sequence number that has to come next (0 before the first), and whether
+	// reading has ended.
+	next  uint64
+	ended bool
 }
 
-func (s prefixSafe) Create(fd storage.FileDesc) (storage.Writer, error) {
+// Create implements storage.Storage.
+func (s *prefixSafe) Create(fd storage.FileDesc) (storage.Writer, error) {
 	w, err := s.Storage.Create(fd)
-	if err != nil || fd.Type != storage.TypeJournal {
-		return w, err
+	if err != nil {
+		return nil, err
 	}
-	return syncOnClose{w}, nil
+	return &safeWriter{Writer: w, dir: s.dir, journal: fd.Type == storage.TypeJournal}, nil
 }
 
-type syncOnClose struct {
+type safeWriter struct {
 	storage.Writer
+	dir     string
+	journal bool
+	named   bool // the directory has been synced since the file was created
 }
 
-func (w syncOnClose) Close() error {
-	if err := w.Sync(); err != nil {
-		_ = w.Writer.Close() // the first error is the one to tell
+// Sync makes the content durable, and the name.
+func (w *safeWriter) Sync() error {
+	if err := w.Writer.Sync(); err != nil || w.named {
 		return err
 	}
-	return w.Writer.Close()
+	if err := datadir.SyncDir(w.dir); err != nil {
+		return err
+	}
+	w.named = true
+	return nil
+}
+
+func (w *safeWriter) Close() error {
+	if !w.journal {
+		return w.Writer.Close()
+	}
+	return errors.Join(w.Sync(), w.Writer.Close())
+}
+
+// Open implements storage.Storage.
+func (s *prefixSafe) Open(fd storage.FileDesc) (storage.Reader, error) {
+	r, err := s.Storage.Open(fd)
+	if err != nil || fd.Type != storage.TypeJournal {
+		return r, err
+	}
+	data, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, err
+	}
+	intact, err := s.intactPrefix(data)
+	if err != nil {
+		return nil, err
+	}
+	return memoryReader{bytes.NewReader(intact)}, nil
+}
+
+// memoryReader is a file in memory. A journal holds about one write buffer.
+type memoryReader struct {
+	*bytes.Reader
+}
+
+func (memoryReader) Close() error { return nil }
+
+// batchHeader precedes each record of a journal: the sequence number of its first
+// write and the count of its writes (goleveldb's batch.go).
+const batchHeader = 8 + 4
+
+// intactPrefix copies the records of a journal up to the first one that is
+// damaged, or does not follow the one before.
+func (s *prefixSafe) intactPrefix(data []byte) ([]byte, error) {
+	var intact bytes.Buffer
+	w := journal.NewWriter(&intact)
+	r := journal.NewReader(bytes.NewReader(data), nil, true, true)
+	for !s.ended {
+		record, err := nextRecord(r)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			s.ended = true
+			break
+		}
+		seq := binary.LittleEndian.Uint64(record)
+		if s.next != 0 && seq != s.next {
+			s.ended = true
+			break
+		}
+		s.next = seq + uint64(binary.LittleEndian.Uint32(record[8:]))
+		to, err := w.Next()
+		if err == nil {
+			_, err = to.Write(record)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return nil, err
+	}
+	return intact.Bytes(), nil
+}
+
+// nextRecord returns io.EOF at the end of a journal, and another error where it is
+// damaged.
+func nextRecord(r *journal.Reader) ([]byte, error) {
+	from, err := r.Next()
+	if err != nil {
+		return nil, err
+	}
+	var record bytes.Buffer
+	if _, err := record.ReadFrom(from); err != nil {
+		return nil, err
+	}
+	if record.Len() < batchHeader {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return record.Bytes(), nil
 }

@@ -68,7 +68,7 @@ func openStorage(path string) (storage.Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return prefixSafe{fs}, nil
+	return &prefixSafe{Storage: fs, dir: path}, nil
 }
 
 // options are the user's, with what the state depends on.
