@@ -31,6 +31,12 @@ type DialOptions struct {
 	RetryCount     int
 	Logger         *slog.Logger
 
+	// Pin keeps the client at the addresses that it was given: it does not learn
+	// others, and writes go through the node in use instead of directly to the
+	// leader. For where the members' own addresses cannot be reached, and to see one
+	// node as it is.
+	Pin bool
+
 	MaxKeySize, MaxValueSize, MaxBatchSize int
 }
 
@@ -49,7 +55,7 @@ func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newClient(canonical, opts)
+	c := newClient(canonical, opts, o.Pin)
 	if err := c.connect(ctx); err != nil {
 		_ = c.close() // it has nothing to tell
 		return nil, &Error{Op: "dial", Err: err}
@@ -92,6 +98,7 @@ type client struct {
 	retry    retryPolicy
 	proposer *proposer
 	timeout  time.Duration
+	pinned   bool
 	wg       sync.WaitGroup // what runs in the background; grows under mu
 
 	mu        sync.Mutex
@@ -101,8 +108,8 @@ type client struct {
 	shunned   string   // a leader that could not be reached from here
 }
 
-func newClient(nodes []string, o Options) *client {
-	c := &client{nodes: nodes, retry: retryPolicy{wait: o.RetryWait, count: o.RetryCount}, timeout: o.RPCTimeout}
+func newClient(nodes []string, o Options, pin bool) *client {
+	c := &client{nodes: nodes, pinned: pin, retry: retryPolicy{wait: o.RetryWait, count: o.RetryCount}, timeout: o.RPCTimeout}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.peers = newPeers(&dialer{
 		transport: o.Transport, timeout: o.RPCTimeout, clusterID: c.knownClusterID,
@@ -136,21 +143,22 @@ func (c *client) connect(ctx context.Context) error {
 func (c *client) statsOf(ctx context.Context, node string) (s Stats, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	reply, err := c.peers.call(ctx, node, methodStats, nil)
+	reply, err := c.askOne(ctx, node, methodStats, nil)
 	if err != nil {
 		if errors.Is(err, ErrRefused) || errors.Is(err, ErrUnreachable) {
 			return s, err
 		}
 		return s, fmt.Errorf("%w: %s: %w", ErrUnreachable, node, decodeError(err))
 	}
-	return s, msgpack.Unmarshal(reply, &s)
+	err = unmarshal(reply, &s)
+	return s, err
 }
 
 func (c *client) learn(s Stats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range s.Peers {
-		if !slices.Contains(c.nodes, p.Address) {
+		if !c.pinned && !slices.Contains(c.nodes, p.Address) {
 			c.nodes = append(c.nodes, p.Address)
 		}
 	}
@@ -179,31 +187,56 @@ func (c *client) lost(node string) {
 	}
 }
 
+// askOne sends a request to one node, once.
+func (c *client) askOne(ctx context.Context, node string, method byte, payload []byte) ([]byte, error) {
+	return c.peers.call(ctx, node, method, withDeadline(ctx, payload))
+}
+
 // call sends a request that may be repeated to the node in use, and to the next
 // one when that is lost.
-func (c *client) call(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+func (c *client) call(ctx context.Context, method byte, payload []byte) (reply []byte, err error) {
+	err = c.repeat(ctx, func(ctx context.Context, node string) (err error) {
+		reply, err = c.askOne(ctx, node, method, payload)
+		return err
+	})
+	return reply, err
+}
+
+// repeat calls attempt with one node after the other until one gives an answer
+// that another would give too.
+func (c *client) repeat(ctx context.Context, attempt func(ctx context.Context, node string) error) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
+	var last error
 	for try := 0; ; try++ {
 		node := c.node()
-		reply, err := c.peers.call(ctx, node, method, payload)
+		err := attempt(ctx, node)
 		if err == nil {
-			return reply, nil
+			return nil
 		}
+		if ctx.Err() != nil && last != nil && !answered(err) {
+			return gaveUp(context.Cause(ctx), last)
+		}
+		last = moreTelling(last, decodeError(err))
 		if !c.anotherMayDoBetter(ctx, err) {
-			return nil, decodeError(err)
+			return last
 		}
 		c.lost(node)
 		if stop := c.retry.pause(ctx, try, nil); stop != nil {
-			return nil, errors.Join(stop, decodeError(err))
+			return gaveUp(stop, last)
 		}
 	}
 }
 
+// answered tells whether an error is what a node said.
+func answered(err error) bool {
+	var remote *wire.RemoteError
+	return errors.As(err, &remote)
+}
+
 // anotherMayDoBetter tells an error of one node from an answer.
 func (c *client) anotherMayDoBetter(ctx context.Context, err error) bool {
-	var remote *wire.RemoteError
-	if !errors.As(err, &remote) {
+	if !answered(err) {
 		return ctx.Err() == nil
 	}
 	err = decodeError(err)
@@ -224,11 +257,11 @@ func (c *client) leaderChanged() <-chan struct{} { return nil }
 func (c *client) send(ctx context.Context, cmd []byte) (command.Result, error) {
 	c.mu.Lock()
 	to := c.nodes[0]
-	if c.leader != "" && c.leader != c.shunned {
+	if c.leader != "" && c.leader != c.shunned && !c.pinned {
 		to = c.leader
 	}
 	c.mu.Unlock()
-	reply, err := c.peers.call(ctx, to, methodSubmit, cmd)
+	reply, err := c.askOne(ctx, to, methodSubmit, cmd)
 	if err != nil {
 		c.failedAt(to, err)
 		return command.Result{}, sendError(err)
@@ -245,18 +278,16 @@ func (c *client) send(ctx context.Context, cmd []byte) (command.Result, error) {
 
 // failedAt decides where the next attempt goes.
 func (c *client) failedAt(to string, err error) {
-	var remote *wire.RemoteError
-	answered := errors.As(err, &remote)
 	c.mu.Lock()
 	wasLeader := to == c.leader
 	if wasLeader {
 		c.leader = ""
-		if !answered && to != c.nodes[0] {
+		if !answered(err) && to != c.nodes[0] {
 			c.shunned = to // until another one is named
 		}
 	}
 	c.mu.Unlock()
-	if !answered || c.anotherMayDoBetter(c.ctx, err) {
+	if !answered(err) || c.anotherMayDoBetter(c.ctx, err) {
 		c.lost(to)
 	}
 }
@@ -303,7 +334,8 @@ func (c *client) dbStats(ctx context.Context, s *leveldb.DBStats) error {
 }
 
 func (c *client) sizeOf(ctx context.Context, ranges []util.Range) (sizes leveldb.Sizes, err error) {
-	return sizes, c.ask(ctx, methodSizeOf, ranges, &sizes)
+	err = c.ask(ctx, methodSizeOf, ranges, &sizes)
+	return sizes, err
 }
 
 func (c *client) compactRange(ctx context.Context, r util.Range) error {
@@ -311,11 +343,13 @@ func (c *client) compactRange(ctx context.Context, r util.Range) error {
 }
 
 func (c *client) nodeStats(ctx context.Context) (s Stats, err error) {
-	return s, c.ask(ctx, methodStats, nil, &s)
+	err = c.ask(ctx, methodStats, nil, &s)
+	return s, err
 }
 
 func (c *client) checksum(ctx context.Context) (sum Checksum, err error) {
-	return sum, c.ask(ctx, methodChecksum, nil, &sum)
+	err = c.ask(ctx, methodChecksum, nil, &sum)
+	return sum, err
 }
 
 // ask sends a request and decodes the reply, both in msgpack.
@@ -328,7 +362,7 @@ func (c *client) ask(ctx context.Context, method byte, request, reply any) error
 	if err != nil {
 		return err
 	}
-	return msgpack.Unmarshal(data, reply)
+	return unmarshal(data, reply)
 }
 
 func (c *client) close() error {

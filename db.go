@@ -187,7 +187,7 @@ func (db *DB) Delete(key []byte, wo *opt.WriteOptions) error {
 // Write applies a batch as a whole: no reader on any node sees part of it.
 func (db *DB) Write(batch *leveldb.Batch, wo *opt.WriteOptions) error {
 	if batch == nil || batch.Len() == 0 {
-		return db.writable()
+		return db.ok()
 	}
 	ops := make(opCollector, 0, batch.Len())
 	if err := batch.Replay(&ops); err != nil {
@@ -310,7 +310,7 @@ func (db *DB) SizeOf(ranges []util.Range) (leveldb.Sizes, error) {
 // CompactRange compacts a range of keys on the node at hand, all of them for a
 // zero range.
 func (db *DB) CompactRange(r util.Range) error {
-	if err := db.ok(); err != nil {
+	if err := db.writable(); err != nil {
 		return err
 	}
 	ctx, cancel := db.callContext()
@@ -318,10 +318,10 @@ func (db *DB) CompactRange(r util.Range) error {
 	return db.wrap("compact", db.backend.compactRange(ctx, r))
 }
 
-// SetReadOnly makes this handle and its views refuse writes from now on, with
-// leveldb.ErrReadOnly. Other handles are not affected.
+// SetReadOnly makes this handle and its views refuse writes from now on, and
+// compactions, with leveldb.ErrReadOnly. Other handles are not affected.
 func (db *DB) SetReadOnly() error {
-	if err := db.ok(); err != nil {
+	if err := db.writable(); err != nil {
 		return err
 	}
 	db.handle.readOnly.Store(true)

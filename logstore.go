@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	raftwal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/skiffdb/skiff/internal/storage"
 )
@@ -52,26 +53,38 @@ func openRaftStores(dir string, kind LogStore, onFailure func(error)) (*raftStor
 }
 
 func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {
-	var log interface {
-		raft.LogStore
-		Close() error
-	}
-	var err error
-	path := filepath.Join(dir, "log.db")
+	open, path := openBolt, filepath.Join(dir, "log.db")
 	if kind == LogStoreWAL {
-		path = filepath.Join(dir, "wal")
-		log, err = raftwal.Open(path)
-	} else {
-		log, err = raftboltdb.NewBoltStore(path)
+		open, path = openWAL, filepath.Join(dir, "wal")
 	}
+	log, closeLog, err := open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	cache, err := raft.NewLogCache(logCacheSize, log)
 	if err != nil {
-		return nil, nil, errors.Join(err, log.Close())
+		return nil, nil, errors.Join(err, closeLog())
 	}
-	return cache, log.Close, nil
+	return cache, closeLog, nil
+}
+
+func openBolt(path string) (raft.LogStore, func() error, error) {
+	log, err := raftboltdb.NewBoltStore(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return log, log.Close, nil
+}
+
+// openWAL brings a metadata store of its own, since raft-wal does not close the
+// one that it would open: the same process then waits for its lock for ever.
+func openWAL(path string) (raft.LogStore, func() error, error) {
+	meta := new(metadb.BoltMetaDB)
+	log, err := raftwal.Open(path, raftwal.WithMetaStore(meta))
+	if err != nil {
+		return nil, nil, errors.Join(err, meta.Close())
+	}
+	return log, func() error { return errors.Join(log.Close(), meta.Close()) }, nil
 }
 
 // stableStore stops raft when term and vote cannot be stored. raft itself would
@@ -102,89 +115,101 @@ func (s *stableStore) check(err error) error {
 // raftLog is the log as raft sees it. It settles what raft leaves unsettled when
 // a state was installed over a log that does not lead up to it.
 //
-// raft then keeps the log, and with it possibly an entry at the snapshot's index
-// that is from another term. Every AppendEntries after the snapshot is compared
-// with that entry and refused, upon which the leader installs again, for ever
-// (hashicorp/raft issue 697). It does not help to delete the entries, because
-// raft remembers the index of the last one and then misses them.
+// raft then compares the first entries after the state with what its log has at
+// the state's index. That can be an entry of another term, or none, and then all
+// entries are refused, upon which the leader installs again, for ever
+// (hashicorp/raft issue 697). So the comparison is made here, see inState.
 type raftLog struct {
 	raft.LogStore
 
 	mu sync.Mutex
-	// installed, while its Index is not 0, is the position of an installed state at
-	// which the log below holds another entry or none. Such a node cannot become
-	// leader, since its last entry is of a stale term, so the answer given for this
-	// index is compared only, never sent.
-	installed storage.Position
+	// state is the position that the state was at when it was installed or opened:
+	// what led up to it is agreed, whatever the log holds.
+	state storage.Position
+	// stale: the log holds another entry there, and entries after it. They stay
+	// until raft removes those, since it remembers the index of the last one and
+	// would miss them.
+	stale bool
 }
 
 func newRaftLog(store raft.LogStore) *raftLog { return &raftLog{LogStore: store} }
 
-// settle brings the log in line with a state installed at position at. Called
-// while raft waits for the install, or, with running false, before it starts.
+// settle brings the log in line with a state at position at. Called while raft
+// waits for the install of the state, or, with running false, before it starts.
+// After an install has been settled it must not fail.
 func (l *raftLog) settle(at storage.Position, running bool) error {
 	first, err := l.FirstIndex()
 	if err != nil {
 		return err
 	}
 	last, err := l.LastIndex()
-	if err != nil || last == 0 {
-		return err
-	}
-	if last < at.Index {
-		// All of it is in the state. A log with a gap would be refused by raft-wal.
-		return l.LogStore.DeleteRange(first, last)
-	}
-	if first == at.Index+1 {
-		return nil // truncated right up to it
-	}
-	var entry raft.Log
-	err = l.LogStore.GetLog(at.Index, &entry)
-	if err == nil && entry.Term == at.Term {
-		return nil
-	}
-	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
-		return err
-	}
-	if !running {
-		return l.LogStore.DeleteRange(first, last) // raft has no memory of it yet
-	}
-	l.mu.Lock()
-	l.installed = at
-	l.mu.Unlock()
-	return nil
-}
-
-// GetLog implements raft.LogStore.
-func (l *raftLog) GetLog(index uint64, out *raft.Log) error {
-	l.mu.Lock()
-	at := l.installed
-	l.mu.Unlock()
-	if at.Index != 0 && index == at.Index {
-		*out = raft.Log{Index: at.Index, Term: at.Term, Type: raft.LogNoop}
-		return nil
-	}
-	return l.LogStore.GetLog(index, out)
-}
-
-// DeleteRange implements raft.LogStore. When raft removes the stale entries after
-// the installed index, those before it go too, and the log is whole again.
-func (l *raftLog) DeleteRange(first, last uint64) error {
-	l.mu.Lock()
-	at := l.installed
-	l.mu.Unlock()
-	if at.Index == 0 || first != at.Index+1 {
-		return l.LogStore.DeleteRange(first, last)
-	}
-	first, err := l.FirstIndex()
 	if err != nil {
 		return err
 	}
-	if err := l.LogStore.DeleteRange(first, last); err != nil {
+	stale := false
+	switch {
+	case last == 0:
+	case first > at.Index+1:
+		return fmt.Errorf("%w: the snapshot is at log index %d, and the log begins after that, at %d; wipe the directory and let the node rejoin",
+			ErrCorrupt, at.Index, first)
+	case last < at.Index:
+		// All of it is in the state. A log with a gap would be refused by raft-wal.
+		err = l.LogStore.DeleteRange(first, last)
+	case first <= at.Index:
+		var conflict bool
+		if conflict, err = l.conflicts(at); conflict && running && last > at.Index {
+			stale = true
+		} else if conflict {
+			err = l.LogStore.DeleteRange(first, last)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.installed = storage.Position{}
+	defer l.mu.Unlock()
+	l.state, l.stale = at, stale
+	return nil
+}
+
+// conflicts tells whether the log holds another entry at a position, or none.
+func (l *raftLog) conflicts(at storage.Position) (bool, error) {
+	var entry raft.Log
+	err := l.GetLog(at.Index, &entry)
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return true, nil
+	}
+	return entry.Term != at.Term, err
+}
+
+// inState tells whether entries that follow the one at index, of term, follow the
+// state.
+func (l *raftLog) inState(index, term uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return index != 0 && l.state == storage.Position{Index: index, Term: term}
+}
+
+// DeleteRange implements raft.LogStore. When raft removes the stale entries after
+// the state, those before it go too, and the log is whole again.
+func (l *raftLog) DeleteRange(first, last uint64) error {
+	end, err := l.LastIndex()
+	if err != nil || end == 0 {
+		return err // raft compacts by what it remembers of the log; InmemStore breaks over it
+	}
+	l.mu.Lock()
+	whole := l.stale && first == l.state.Index+1
 	l.mu.Unlock()
+	if whole {
+		if first, err = l.FirstIndex(); err != nil {
+			return err
+		}
+	}
+	if err := l.LogStore.DeleteRange(first, last); err != nil || !whole {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stale = false
 	return nil
 }

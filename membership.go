@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/skiffdb/skiff/internal/storage"
 	"github.com/skiffdb/skiff/internal/wire"
@@ -168,7 +167,7 @@ func (n *Node) askPeers() []hello {
 			var h hello
 			reply, err := n.peers.call(ctx, peer, methodHello, nil)
 			if err == nil {
-				err = msgpack.Unmarshal(reply, &h)
+				err = unmarshal(reply, &h)
 			}
 			if err != nil {
 				n.logger.Debug("peer does not answer", "peer", peer, "err", err)
@@ -231,27 +230,18 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 		return fmt.Errorf("%w: the state is at log index %d, behind its own snapshot marker at %d; wipe the directory and let the node rejoin",
 			ErrCorrupt, applied.Index, marker.Applied)
 	}
-	if err := log.settle(marker.Position, false); err != nil {
-		return err
+	if applied.Index > marker.Index {
+		// The entries in between came out of the log.
+		gone, err := log.conflicts(applied)
+		if err != nil {
+			return err
+		}
+		if gone {
+			return fmt.Errorf("%w: the state is at log index %d of term %d, and the log does not have that entry; wipe the directory and let the node rejoin",
+				ErrCorrupt, applied.Index, applied.Term)
+		}
 	}
-	first, err := log.FirstIndex()
-	if err != nil {
-		return err
-	}
-	last, err := log.LastIndex()
-	if err != nil {
-		return err
-	}
-	reached := max(applied.Index, marker.Index)
-	switch {
-	case last > 0 && first > reached+1:
-		return fmt.Errorf("%w: the state is at log index %d, and the log begins after that, at %d; wipe the directory and let the node rejoin",
-			ErrCorrupt, reached, first)
-	case max(last, marker.Index) < applied.Index:
-		return fmt.Errorf("%w: the state is at log index %d, and the log ends before that, at %d; wipe the directory and let the node rejoin",
-			ErrCorrupt, applied.Index, last)
-	}
-	return nil
+	return log.settle(marker.Position, false)
 }
 
 // stateError adds the kind that callers check.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -55,14 +56,19 @@ func (n *network) serve() { n.wg.Go(n.acceptLoop) }
 func (n *network) close() error {
 	n.cancel()
 	err := n.listener.Close()
+	n.disconnect()
+	n.wg.Wait()
+	return err
+}
+
+// disconnect closes the connections that are open.
+func (n *network) disconnect() {
 	n.mu.Lock()
 	open := slices.Collect(maps.Keys(n.conns))
 	n.mu.Unlock()
 	for _, c := range open {
 		_ = c.Close() // its owner sees the error
 	}
-	n.wg.Wait()
-	return err
 }
 
 func (n *network) acceptLoop() {
@@ -94,6 +100,16 @@ type tracked struct {
 	net.Conn
 	n    *network
 	once sync.Once
+}
+
+// Read tells raft, which would log it as an error, of a connection closed on this
+// side as of one closed on the other.
+func (t *tracked) Read(b []byte) (int, error) {
+	n, err := t.Conn.Read(b)
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 func (t *tracked) Close() error {

@@ -238,8 +238,8 @@ func (n *Node) dialer() *dialer {
 
 func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
-	stream := raftStream{n.network, n.dialer()}
-	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.admitted)
+	stream := raftStream{network: n.network, dialer: n.dialer()}
+	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admitted)
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, n.stores, n.snapshots, n.transport)
 	if err != nil {
 		return err
@@ -252,14 +252,22 @@ func (n *Node) startRaft(context.Context) (err error) {
 	return nil
 }
 
-// newRaft turns raft's panics over a damaged log into errors.
-func newRaft(c *raft.Config, f *fsm, stores *raftStores, snapshots *snapshotStore, t *raftTransport) (r *raft.Raft, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: start raft: %v; wipe the directory and let the node rejoin", ErrCorrupt, p)
-		}
+// newRaft turns raft's panics over a damaged log into errors. It runs on a
+// goroutine of its own, which stableStore may end.
+func newRaft(c *raft.Config, f *fsm, stores *raftStores, snapshots *snapshotStore, t *raftTransport) (*raft.Raft, error) {
+	var r *raft.Raft
+	err := errors.New("term or vote cannot be stored")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("%w: %v; wipe the directory and let the node rejoin", ErrCorrupt, p)
+			}
+		}()
+		r, err = raft.NewRaft(c, f, stores.log, stores.stable, snapshots, t)
 	}()
-	r, err = raft.NewRaft(c, f, stores.log, stores.stable, snapshots, t)
+	<-done
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
@@ -385,7 +393,9 @@ func (n *Node) close() error {
 			// answers them, a leader without a majority when its lease is over.
 			n.futures.Wait()
 		}
-		errs = append(errs, n.endRaft().Error())
+		end := n.endRaft()
+		n.transport.interrupt() // raft waits for what it has under way
+		errs = append(errs, end.Error())
 	}
 	if n.transport != nil {
 		errs = append(errs, n.transport.Close())
@@ -451,6 +461,14 @@ func (n *Node) watchFailure() {
 	}
 }
 
+// Done is closed when the node stops, or stops itself because it failed; Err then
+// tells which.
+func (n *Node) Done() <-chan struct{} { return n.ctx.Done() }
+
+// Err is nil before Done is closed. Then it is [ErrNotRunning], or [ErrFailed] with
+// its cause.
+func (n *Node) Err() error { return context.Cause(n.ctx) }
+
 // DB returns a handle on the replicated database that works on this node. Each
 // call returns a handle of its own; closing one does not stop the node.
 func (n *Node) DB() *DB {
@@ -479,7 +497,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 			return nil
 		}
 		if stop := (retryPolicy{wait: n.options.RetryWait}).pause(ctx, try, changed); stop != nil {
-			return n.wrap("wait until ready", ErrNoLeader, errors.Join(stop, err))
+			return n.wrap("wait until ready", ErrNoLeader, gaveUp(stop, err))
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 	// A context that ends early ends the handshake too.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
-		if !stop() && err == nil {
+		if !stop() && !errors.Is(err, ErrRefused) {
 			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
 		}
 	}()
@@ -56,9 +56,12 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
 	reply, err := wire.ReadPrefaceReply(c)
+	var version wire.ErrVersion
 	switch {
 	case errors.Is(err, wire.ErrBadMagic):
 		return fmt.Errorf("%w: %s: something else than skiff answers there", ErrRefused, to)
+	case errors.As(err, &version):
+		return fmt.Errorf("%w: %s: %w", ErrRefused, to, err)
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	case reply.Refused != wire.Accepted:

@@ -112,7 +112,7 @@ type group struct {
 	exposed bool
 	cmd     []byte // what was sent, once ambiguous
 	session uint64 // under which
-	lastErr error  // of the latest attempt
+	lastErr error  // the most telling so far
 }
 
 func newProposer(ctx context.Context, r router, retry retryPolicy) *proposer {
@@ -123,6 +123,9 @@ func newProposer(ctx context.Context, r router, retry retryPolicy) *proposer {
 // effect. The error is ErrNotApplied, ErrUnknownOutcome or ErrConflict, with a
 // cause.
 func (p *proposer) write(ctx context.Context, encoded []byte) (uint64, error) {
+	if ctx.Err() != nil {
+		return 0, because(ErrNotApplied, context.Cause(ctx))
+	}
 	w := &pendingWrite{encoded: encoded, done: make(chan writeOutcome, 1)}
 	p.mu.Lock()
 	if p.closed {
@@ -160,7 +163,7 @@ func (p *proposer) leave(ctx context.Context, w *pendingWrite) (uint64, error) {
 		p.waiting = slices.DeleteFunc(p.waiting, is)
 		return 0, because(ErrNotApplied, context.Cause(ctx))
 	}
-	cause := errors.Join(context.Cause(ctx), g.lastErr)
+	cause := gaveUp(context.Cause(ctx), g.lastErr)
 	if !g.exposed {
 		g.writes = slices.DeleteFunc(g.writes, is)
 	} else {
@@ -228,10 +231,11 @@ func (p *proposer) propose(g *group) {
 			return
 		}
 		p.mu.Lock()
-		g.lastErr = err
+		g.lastErr = moreTelling(g.lastErr, err)
+		last := g.lastErr
 		p.mu.Unlock()
 		if stop := p.retry.pause(g.ctx, n, changed); stop != nil {
-			p.fail(g, errors.Join(stop, err))
+			p.fail(g, gaveUp(stop, last))
 			return
 		}
 	}
@@ -373,6 +377,36 @@ func (p *proposer) close() {
 	p.waiting = nil
 	p.mu.Unlock()
 	p.wg.Wait()
+}
+
+// gaveUp says why a request is not repeated, and how its latest attempt ended.
+func gaveUp(reason, last error) error {
+	if last == nil {
+		return reason
+	}
+	return &givenUp{reason, last}
+}
+
+// moreTelling is the error to keep of two attempts: the later one, unless that
+// only says that a node was not there.
+func moreTelling(earlier, later error) error {
+	if earlier != nil && errors.Is(later, ErrUnreachable) && !errors.Is(earlier, ErrUnreachable) {
+		return earlier
+	}
+	return later
+}
+
+type givenUp struct{ reason, last error }
+
+func (e *givenUp) Error() string { return fmt.Sprintf("%v; last attempt: %v", e.reason, e.last) }
+
+// Is leaves out what the last attempt says of its effect: an earlier one may have
+// had another.
+func (e *givenUp) Is(target error) bool {
+	if target == ErrNotApplied || target == ErrUnknownOutcome {
+		return errors.Is(e.reason, target)
+	}
+	return errors.Is(e.reason, target) || errors.Is(e.last, target)
 }
 
 // because joins a kind and its cause into one line, for the facade to wrap.

@@ -21,6 +21,7 @@ import (
 type raftStream struct {
 	network *network
 	dialer  *dialer
+	ctx     context.Context // the transport's
 }
 
 func (s raftStream) Accept() (net.Conn, error) {
@@ -38,7 +39,7 @@ func (s raftStream) Close() error { return nil }
 func (s raftStream) Addr() net.Addr { return nodeAddr(s.network.self) }
 
 func (s raftStream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.network.ctx, timeout)
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
 	c, err := s.dialer.dial(ctx, string(to), wire.KindRaft)
 	if err != nil {
@@ -61,6 +62,8 @@ type raftTransport struct {
 	stream raftStream
 	rpcs   chan raft.RPC
 
+	log *raftLog
+
 	// admitted tells whether this node has a configuration. raft grants a vote to
 	// anybody while it has none.
 	admitted func() bool
@@ -70,14 +73,16 @@ type raftTransport struct {
 	wg     sync.WaitGroup
 }
 
-func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, admitted func() bool) *raftTransport {
+func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, log *raftLog, admitted func() bool) *raftTransport {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.ctx = ctx
 	t := &raftTransport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: s, MaxPool: 3, Timeout: timeout, Logger: logger,
 		}),
-		stream: s, rpcs: make(chan raft.RPC), admitted: admitted,
+		stream: s, rpcs: make(chan raft.RPC), log: log, admitted: admitted,
+		ctx: ctx, cancel: cancel,
 	}
-	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Go(t.filter)
 	return t
 }
@@ -85,7 +90,7 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 // Consumer implements raft.Transport.
 func (t *raftTransport) Consumer() <-chan raft.RPC { return t.rpcs }
 
-// filter passes on the requests that raft may see.
+// filter passes on the requests that raft may see, as it should see them.
 func (t *raftTransport) filter() {
 	for {
 		select {
@@ -109,7 +114,12 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 		rpc.Respond(nil, err)
 		return true
 	}
-	switch rpc.Command.(type) {
+	switch r := rpc.Command.(type) {
+	case *raft.AppendEntriesRequest:
+		if t.log.inState(r.PrevLogEntry, r.PrevLogTerm) {
+			r.PrevLogEntry, r.PrevLogTerm = 0, 0 // nothing to compare
+		}
+		return false
 	case *raft.RequestVoteRequest:
 		if t.admitted() {
 			return false
@@ -176,6 +186,7 @@ func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]
 		return nil, err
 	}
 	defer func() { _ = c.Close() }() // the token says that all arrived
+	defer context.AfterFunc(t.ctx, func() { _ = c.Close() })()
 	// The last answer comes after the follower has synced, so it may take as long
 	// as that; until then each write has to make progress.
 	token, err := src.send(progressConn{c, installStall})
@@ -206,6 +217,13 @@ func (c progressConn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Write(b)
+}
+
+// interrupt ends what is under way, so that nobody who stops has to wait until a
+// lost peer has timed out.
+func (t *raftTransport) interrupt() {
+	t.cancel()
+	t.stream.network.disconnect()
 }
 
 // Close implements raft.WithClose.

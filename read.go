@@ -82,7 +82,10 @@ func (n *Node) readIndex(ctx context.Context, c Consistency) (uint64, error) {
 			return index, nil
 		}
 		if stop := n.retryPolicy().pause(ctx, try, changed); stop != nil {
-			return 0, errors.Join(stop, err)
+			if ctx.Err() != context.Canceled {
+				stop = because(ErrNoLeader, stop)
+			}
+			return 0, gaveUp(stop, err)
 		}
 	}
 }

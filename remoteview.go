@@ -9,7 +9,7 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/syndtr/goleveldb/leveldb/iterator"
+	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
 	"github.com/vmihailenco/msgpack/v5"
@@ -28,22 +28,15 @@ type remoteView struct {
 }
 
 func (c *client) view(ctx context.Context, cons Consistency) (view, error) {
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-	for try := 0; ; try++ {
-		node := c.node()
-		v, err := c.openView(ctx, node, cons)
-		if err == nil {
-			return v, nil
-		}
-		if !c.anotherMayDoBetter(ctx, err) {
-			return nil, decodeError(err)
-		}
-		c.lost(node)
-		if stop := c.retry.pause(ctx, try, nil); stop != nil {
-			return nil, errors.Join(stop, decodeError(err))
-		}
+	var v *remoteView
+	err := c.repeat(ctx, func(ctx context.Context, node string) (err error) {
+		v, err = c.openView(ctx, node, cons)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
+	return v, nil
 }
 
 func (c *client) openView(ctx context.Context, node string, cons Consistency) (*remoteView, error) {
@@ -51,7 +44,7 @@ func (c *client) openView(ctx context.Context, node string, cons Consistency) (*
 	if err != nil {
 		return nil, err
 	}
-	reply, err := conn.Call(ctx, methodOpenView, []byte{byte(cons)})
+	reply, err := conn.Call(ctx, methodOpenView, withDeadline(ctx, []byte{byte(cons)}))
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +57,7 @@ func (c *client) openView(ctx context.Context, node string, cons Consistency) (*
 }
 
 func (v *remoteView) call(ctx context.Context, method byte, payload []byte) ([]byte, error) {
-	reply, err := v.conn.Call(ctx, method, payload)
+	reply, err := v.conn.Call(ctx, method, withDeadline(ctx, payload))
 	var remote *wire.RemoteError
 	switch {
 	case err == nil || errors.As(err, &remote):
@@ -103,7 +96,7 @@ func (v *remoteView) release() {
 		return
 	}
 	v.client.background(func(ctx context.Context) {
-		_, _ = v.conn.Call(ctx, methodCloseView, v.withID(nil))
+		_, _ = v.conn.Call(ctx, methodCloseView, withDeadline(ctx, v.withID(nil)))
 	})
 }
 
@@ -151,7 +144,7 @@ const (
 
 func (it *remoteIterator) usable() bool {
 	if it.Released() {
-		it.err = iterator.ErrIterReleased
+		it.err = leveldb.ErrIterReleased
 	}
 	return it.err == nil
 }
@@ -192,7 +185,8 @@ func (it *remoteIterator) scan(r util.Range, backward bool) (reply scanReply, er
 	if err != nil {
 		return reply, err
 	}
-	return reply, msgpack.Unmarshal(data, &reply)
+	err = unmarshal(data, &reply)
+	return reply, err
 }
 
 func (it *remoteIterator) First() bool {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/util"
@@ -27,7 +29,7 @@ const (
 	methodPropose   byte = 11 // command → result; the receiver must lead
 	methodReadIndex byte = 12 // consistency → index; the receiver must lead
 
-	// From a client.
+	// From a client. Each request begins with its time limit, see withDeadline.
 	methodSubmit    byte = 20 // command → leader and result; any node
 	methodGet       byte = 21 // consistency, key → version, value
 	methodHas       byte = 22 // consistency, key → 0 or 1
@@ -48,8 +50,8 @@ const (
 var errMalformed = errors.New("malformed request")
 
 // remoteErrors gives the errors that keep their identity across the network a
-// code, which is part of the protocol: the index. The first that an error is
-// counts.
+// code, which is part of the protocol: the index. An error travels with the codes
+// of all that it is.
 var remoteErrors = []error{
 	1:  ErrUnknownOutcome,
 	2:  ErrConflict,
@@ -70,36 +72,43 @@ func encodeError(err error) error {
 	if err == nil {
 		return nil
 	}
+	remote := &wire.RemoteError{Message: err.Error()}
 	for code, known := range remoteErrors {
 		if known != nil && errors.Is(err, known) {
-			return &wire.RemoteError{Code: uint16(code), Message: err.Error()}
+			remote.Detail = append(remote.Detail, byte(code))
 		}
 	}
-	return err
+	return remote
 }
 
 // decodeError is the inverse of encodeError, on the other side.
 func decodeError(err error) error {
 	var remote *wire.RemoteError
-	if !errors.As(err, &remote) || remote.Code == 0 || int(remote.Code) >= len(remoteErrors) {
+	if !errors.As(err, &remote) {
 		return err
 	}
-	known := remoteErrors[remote.Code]
-	if isLevelDB(known) {
-		return known
+	failure := &remoteFailure{text: remote.Message}
+	for _, code := range remote.Detail {
+		if code == 0 || int(code) >= len(remoteErrors) {
+			continue // of a newer version
+		}
+		known := remoteErrors[code]
+		if isLevelDB(known) {
+			return known
+		}
+		failure.kinds = append(failure.kinds, known)
 	}
-	return &remoteFailure{known, remote.Message}
+	return failure
 }
 
-// remoteFailure is a known error with the words of the other side, which contain
-// it already.
+// remoteFailure is the other side's error, with its words.
 type remoteFailure struct {
-	kind error
-	text string
+	kinds []error
+	text  string
 }
 
-func (e *remoteFailure) Error() string { return e.text }
-func (e *remoteFailure) Unwrap() error { return e.kind }
+func (e *remoteFailure) Error() string   { return e.text }
+func (e *remoteFailure) Unwrap() []error { return e.kinds }
 
 // sendError tells whether a request that carried a command certainly had no
 // effect, given the error of peers.call.
@@ -190,7 +199,39 @@ func (c *clientConn) close() {
 	}
 }
 
+// withDeadline puts in front of a client's request how long it will wait for the
+// answer, in milliseconds, 0 meaning no limit. It is a little less than the truth,
+// so that a node which finds no leader can still say so.
+func withDeadline(ctx context.Context, payload []byte) []byte {
+	var ms uint32
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline) * 9 / 10
+		ms = uint32(min(max(left.Milliseconds(), 1), math.MaxUint32))
+	}
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(payload)), ms), payload...)
+}
+
+func cutDeadline(ctx context.Context, payload []byte) (context.Context, context.CancelFunc, []byte, error) {
+	if len(payload) < 4 {
+		return ctx, nil, nil, errMalformed
+	}
+	ms := binary.BigEndian.Uint32(payload)
+	if ms == 0 {
+		return ctx, func() {}, payload[4:], nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
+	return ctx, cancel, payload[4:], nil
+}
+
 func (c *clientConn) serve(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	if method == methodPing {
+		return nil, nil
+	}
+	ctx, expire, payload, err := cutDeadline(ctx, payload)
+	if err != nil {
+		return nil, err
+	}
+	defer expire()
 	if err := c.n.begin(); err != nil {
 		return nil, encodeError(because(ErrNotApplied, err))
 	}
@@ -203,8 +244,6 @@ func (c *clientConn) serve(ctx context.Context, method byte, payload []byte) ([]
 
 func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) ([]byte, error) {
 	switch method {
-	case methodPing:
-		return nil, nil
 	case methodSubmit:
 		return c.submit(ctx, payload)
 	case methodGet, methodHas, methodOpenView:
@@ -241,7 +280,7 @@ func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) 
 // answer decodes a request, calls fn and encodes its reply.
 func answer[Request, Reply any](payload []byte, fn func(Request) (Reply, error)) ([]byte, error) {
 	var request Request
-	if err := msgpack.Unmarshal(payload, &request); err != nil {
+	if err := unmarshal(payload, &request); err != nil {
 		return nil, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	reply, err := fn(request)

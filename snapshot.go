@@ -324,7 +324,7 @@ func (s *snapshotStore) receive(conn io.ReadWriter) error {
 		return fmt.Errorf("receive state: %w", err)
 	}
 	var m storage.Marker
-	if err := msgpack.Unmarshal(head, &m); err != nil {
+	if err := unmarshal(head, &m); err != nil {
 		return fmt.Errorf("receive state: %w", err)
 	}
 	staged := &stagedState{token: randomHex(16), marker: m}
@@ -371,33 +371,49 @@ func (s *snapshotStore) swapIn(r io.Reader) error {
 	s.staged = nil
 	s.mu.Unlock()
 
+	if applied := s.fsm.applied.value(); next.marker.Applied < applied {
+		return errors.Join(
+			fmt.Errorf("the received state is at log index %d, and the live one already at %d", next.marker.Applied, applied),
+			next.store.Retire())
+	}
 	if s.root != "" {
 		if err := datadir.WriteFileAtomic(filepath.Join(s.root, currentFile), []byte(next.dir)); err != nil {
-			return errors.Join(err, next.store.Retire())
+			// Which of the two is current is not known: the next start will see.
+			return errors.Join(err, next.store.Close())
 		}
 	}
 	old := s.fsm.store.Load()
-	// use lets readers in, so what they may ask for is put in place before.
-	err = s.adopt(next)
-	if err == nil {
-		err = s.fsm.use(next.store)
-	}
-	if err != nil {
-		// The pointer is on the new state, the machine on the old one. Go no further.
+	if err := s.adopt(next); err != nil {
+		// The pointer is on the new state, the machine perhaps on the old one. Go no
+		// further.
 		s.fsm.fail(err)
-		return err
+		unused := next.store
+		if s.fsm.store.Load() == unused {
+			unused = old
+		}
+		return errors.Join(err, unused.Close())
 	}
-	return old.Retire()
+	// From here on there must be no error: raft would not know of a state that the
+	// log already relies on. What cannot be removed now is at the next start.
+	_ = old.Retire()
+	return nil
 }
 
-// adopt brings in line with a new state what the node keeps beside it: the log,
-// and the cluster's id, which may stand nowhere else any more.
+// adopt makes a state the machine's, and brings in line with it what the node
+// keeps beside it: the cluster's id, which may stand nowhere else any more and
+// which readers may ask for, and at last the log.
 func (s *snapshotStore) adopt(next *stagedState) error {
 	id, err := next.store.ClusterID()
 	if err == nil && id != nil {
 		err = s.fsm.onCluster(id)
 	}
-	return errors.Join(err, s.log.settle(next.marker.Position, true))
+	if err == nil {
+		err = s.fsm.use(next.store)
+	}
+	if err == nil {
+		err = s.log.settle(next.marker.Position, true)
+	}
+	return err
 }
 
 // close drops a state that was received in vain.

@@ -56,11 +56,14 @@ func (tr *Transaction) Get(key []byte, ro *opt.ReadOptions) ([]byte, error) {
 }
 
 func (tr *Transaction) get(key []byte, ro *opt.ReadOptions) ([]byte, error) {
-	if tr.done {
+	if tr.over() {
 		return nil, ErrTransactionDone
 	}
-	if value, known, err := tr.writes.Get(key); known {
-		return append([]byte{}, value...), err
+	switch value, known, err := tr.writes.Get(key); {
+	case known && err == nil:
+		return append([]byte{}, value...), nil
+	case known:
+		return nil, err
 	}
 	ctx, cancel := tr.db.callContext()
 	defer cancel()
@@ -88,7 +91,7 @@ func (tr *Transaction) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
 func (tr *Transaction) NewIterator(slice *util.Range, ro *opt.ReadOptions) iterator.Iterator {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	if tr.done {
+	if tr.over() {
 		return iterator.NewEmptyIterator(tr.db.wrap("iterate in transaction", ErrTransactionDone))
 	}
 	var r util.Range
@@ -111,8 +114,8 @@ func (tr *Transaction) Delete(key []byte, wo *opt.WriteOptions) error {
 
 // Write adds a batch to the transaction.
 func (tr *Transaction) Write(b *leveldb.Batch, wo *opt.WriteOptions) error {
-	if b == nil {
-		return tr.write()
+	if b == nil || b.Len() == 0 {
+		return nil // even after the end, as goleveldb has it
 	}
 	ops := make(opCollector, 0, b.Len())
 	if err := b.Replay(&ops); err != nil {
@@ -124,7 +127,7 @@ func (tr *Transaction) Write(b *leveldb.Batch, wo *opt.WriteOptions) error {
 func (tr *Transaction) write(ops ...command.Op) error {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	if tr.done {
+	if tr.over() {
 		return tr.db.wrap("write in transaction", ErrTransactionDone)
 	}
 	if err := tr.db.limits.check(command.Write{Ops: ops}); err != nil {
@@ -146,6 +149,9 @@ func (tr *Transaction) write(ops ...command.Op) error {
 func (tr *Transaction) Commit() error {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
+	if err := tr.db.ok(); err != nil {
+		return err
+	}
 	if tr.done {
 		return tr.db.wrap("commit", ErrTransactionDone)
 	}
@@ -216,6 +222,9 @@ func (tr *Transaction) Discard() {
 		tr.end()
 	}
 }
+
+// over tells whether the transaction has ended, by itself or with its database.
+func (tr *Transaction) over() bool { return tr.done || tr.db.ok() != nil }
 
 func (tr *Transaction) end() {
 	tr.done = true

@@ -23,6 +23,7 @@ type Network struct {
 	conns     map[*conn]struct{}
 	cut       map[link]bool
 	changed   chan struct{} // closed when links change
+	onWrite   func(from, to string, n int)
 }
 
 // link is one direction between two hosts.
@@ -36,6 +37,14 @@ func New() *Network {
 		cut:       map[link]bool{},
 		changed:   make(chan struct{}),
 	}
+}
+
+// OnWrite calls fn before each write, on the goroutine that writes.
+// It may cut links, which stops this write too.
+func (n *Network) OnWrite(fn func(from, to string, bytes int)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onWrite = fn
 }
 
 // Host returns the network as seen from the host named name. It has the methods
@@ -178,6 +187,12 @@ type conn struct {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
+	c.network.mu.Lock()
+	onWrite := c.network.onWrite
+	c.network.mu.Unlock()
+	if onWrite != nil {
+		onWrite(c.link.from, c.link.to, len(b))
+	}
 	for {
 		c.network.mu.Lock()
 		cut, changed := c.network.cut[c.link], c.network.changed

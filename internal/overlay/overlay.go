@@ -119,7 +119,7 @@ type merged struct {
 
 func (m *merged) usable() bool {
 	if m.Released() {
-		m.err = iterator.ErrIterReleased
+		m.err = leveldb.ErrIterReleased
 	}
 	return m.err == nil
 }

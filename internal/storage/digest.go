@@ -21,11 +21,11 @@ func (v *Snapshot) Checksum(ctx context.Context) ([sha256.Size]byte, error) {
 	defer it.Release()
 	h := sha256.New()
 	for ctx.Err() == nil && it.Next() {
-		key := it.Iterator.Key()
+		key, value := it.stored()
 		if bytes.Equal(key, keyMarker) || bytes.Equal(key, keyApplied) || bytes.Equal(key, keyConfig) {
 			continue
 		}
-		hashPair(h, key, it.Iterator.Value())
+		hashPair(h, key, value)
 	}
 	if err := errors.Join(it.Error(), context.Cause(ctx)); err != nil {
 		return sum, err

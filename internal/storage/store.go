@@ -7,11 +7,14 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -53,11 +56,42 @@ func Open(path string, o *opt.Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", path, err)
 	}
-	db, err := leveldb.Open(stor, options(o))
+	db, err := openDB(stor, o)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open state %s: %w", path, err), stor.Close())
 	}
 	return &Store{path: path, db: db, stor: stor, views: map[view]struct{}{}}, nil
+}
+
+func openDB(stor storage.Storage, o *opt.Options) (*leveldb.DB, error) {
+	if err := removeUnborn(stor); err != nil {
+		return nil, err
+	}
+	return leveldb.Open(stor, options(o))
+}
+
+// removeUnborn removes what a crash left while goleveldb made an empty state: a
+// manifest that is not yet the current one. goleveldb takes that for damage. Once
+// there is a journal, it is.
+func removeUnborn(stor storage.Storage) error {
+	if _, err := stor.GetMeta(); !errors.Is(err, os.ErrNotExist) {
+		return nil // goleveldb will say what is wrong, if anything is
+	}
+	fds, err := stor.List(storage.TypeAll)
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if fd.Type != storage.TypeManifest {
+			return nil
+		}
+	}
+	for _, fd := range fds {
+		if err := stor.Remove(fd); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func openStorage(path string) (storage.Storage, error) {
@@ -183,6 +217,10 @@ func (s *Store) GetProperty(name string) (string, error) {
 		return "", err
 	}
 	defer s.mu.RUnlock()
+	// goleveldb panics at a level that does not fit an int.
+	if level, ok := strings.CutPrefix(name, "leveldb.num-files-at-level"); ok && len(level) > 9 {
+		return "", leveldb.ErrNotFound
+	}
 	return s.db.GetProperty(name)
 }
 
@@ -252,7 +290,8 @@ func userRange(r *util.Range) *util.Range {
 	if r != nil {
 		stored.Start = userKey(r.Start)
 		if r.Limit != nil {
-			stored.Limit = userKey(r.Limit)
+			// goleveldb panics at a limit below the start.
+			stored.Limit = userKey(slices.MaxFunc([][]byte{r.Start, r.Limit}, bytes.Compare))
 		}
 	}
 	return stored

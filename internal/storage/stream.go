@@ -32,11 +32,11 @@ func (v *Snapshot) Export(w io.Writer, chunkSize int) error {
 	var chunk []byte
 	var pairs uint64
 	for it.Next() {
-		key := it.Iterator.Key()
+		key, value := it.stored()
 		if bytes.Equal(key, keyMarker) {
 			continue
 		}
-		chunk = appendBytes(appendBytes(chunk, key), it.Iterator.Value())
+		chunk = appendBytes(appendBytes(chunk, key), value)
 		pairs++
 		if len(chunk) >= chunkSize {
 			if err := writeChunk(w, chunk); err != nil {

@@ -158,9 +158,16 @@ func (it *Iterator) Valid() bool {
 	return !it.abandoned && it.Iterator.Valid()
 }
 
+// stored is the pair in its stored form, nil where there is none.
+func (it *Iterator) stored() (key, value []byte) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.Iterator.Key(), it.Iterator.Value()
+}
+
 // Key is the user key; it is valid until the next movement.
 func (it *Iterator) Key() []byte {
-	if k := it.Iterator.Key(); len(k) > 0 {
+	if k, _ := it.stored(); len(k) > 0 {
 		return k[1:]
 	}
 	return nil
@@ -168,7 +175,8 @@ func (it *Iterator) Key() []byte {
 
 // Value is the user value; it is valid until the next movement.
 func (it *Iterator) Value() []byte {
-	v, _, err := splitValue(it.Iterator.Value())
+	_, stored := it.stored()
+	v, _, err := splitValue(stored)
 	if err != nil {
 		return nil
 	}
@@ -177,7 +185,8 @@ func (it *Iterator) Value() []byte {
 
 // Version is the log index that wrote the value.
 func (it *Iterator) Version() uint64 {
-	_, version, _ := splitValue(it.Iterator.Value()) // 0 where there is none
+	_, stored := it.stored()
+	_, version, _ := splitValue(stored) // 0 where there is none
 	return version
 }
 

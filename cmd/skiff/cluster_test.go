@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/skiffdb/skiff"
+)
+
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 3)
+	addresses := addressesOf(nodes)
+	c := cliOn(addresses...)
+	c.ok(t, "put", "k", "v")
+	leader := strings.TrimSpace(c.ok(t, "leader"))
+	if !slices.Contains(addresses, leader) {
+		t.Fatalf("leader is %q", leader)
+	}
+
+	t.Run("peers", func(t *testing.T) {
+		var peers []skiff.Peer
+		unmarshal(t, c.ok(t, "peers", "-o", "json"), &peers)
+		for _, p := range peers {
+			if !slices.Contains(addresses, p.Address) || !p.Voter || p.Leader != (p.Address == leader) {
+				t.Errorf("%+v", p)
+			}
+		}
+		if table := c.ok(t, "peers"); len(peers) != 3 || strings.Count(table, "voter") != 3 || strings.Count(table, "yes") != 1 {
+			t.Errorf("%s", table)
+		}
+	})
+	t.Run("stats", func(t *testing.T) {
+		var stats []skiff.Stats
+		unmarshal(t, c.ok(t, "stats", "-o", "json"), &stats)
+		for i, s := range stats {
+			if s.Address != addresses[i] || s.Leader != leader || s.Version != skiff.Version {
+				t.Errorf("%+v", s)
+			}
+		}
+		if got := strings.Count(c.ok(t, "stats"), "\n"); got != 4 {
+			t.Errorf("%d lines", got)
+		}
+	})
+	t.Run("checksum", func(t *testing.T) {
+		var rows []checksumRow
+		unmarshal(t, c.ok(t, "checksum", "-o", "json"), &rows)
+		if len(rows) != 3 || rows[0].Sum != rows[1].Sum || rows[0].Sum != rows[2].Sum || len(rows[0].Sum) != 64 {
+			t.Errorf("%+v", rows)
+		}
+	})
+	t.Run("bench", func(t *testing.T) {
+		var rows []benchRow
+		unmarshal(t, c.ok(t, "bench", "--count", "20", "--clients", "1,4", "--keys", "50", "--batch", "5", "--scan", "5", "-o", "json"), &rows)
+		for _, r := range rows {
+			if r.Count != 20 || r.PerSecond <= 0 || r.P99 < r.P50 || (r.At == "leader") != (r.Address == leader) {
+				t.Errorf("%+v", r)
+			}
+		}
+		if len(rows) != 4*2*2 {
+			t.Errorf("%d rows", len(rows))
+		}
+		if got := c.ok(t, "scan"); got != "k\tv\n" {
+			t.Errorf("left: %q", got)
+		}
+	})
+	t.Run("one node down", func(t *testing.T) {
+		if err := nodes[0].Stop(ended()); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ok(t, "get", "k"); got != "v" {
+			t.Errorf("got %q", got)
+		}
+		r := c.run(t, "stats", "-o", "jsonl")
+		if r.code != 6 || strings.Count(r.stdout, "\n") != 3 || !strings.Contains(r.stdout, `"state":"unreachable"`) {
+			t.Errorf("stats: %+v", r)
+		}
+		r = c.run(t, "checksum")
+		if r.code != 6 || !strings.Contains(r.stdout, addresses[0]+"  -") {
+			t.Errorf("checksum: %+v", r)
+		}
+	})
+}
+
+func unmarshal(t *testing.T, text string, v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+}
+
+func TestNoLeader(t *testing.T) {
+	t.Parallel()
+	addresses, err := freeAddresses(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	startNode(t, addresses[0], skiff.Options{InMemory: true, Peers: addresses[1:]})
+	if r := cliOn(addresses[0]).run(t, "leader"); r.code != 5 || !strings.Contains(r.stderr, "no leader is known") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestCompareChecksums(t *testing.T) {
+	at := func(index uint64, sum byte) answer[skiff.Checksum] {
+		return answer[skiff.Checksum]{address: "a", value: skiff.Checksum{Index: index, Sum: [32]byte{sum}}}
+	}
+	down := answer[skiff.Checksum]{address: "b", err: &skiff.Error{Op: "dial", Kind: skiff.ErrUnreachable}}
+	for name, test := range map[string]struct {
+		answers []answer[skiff.Checksum]
+		verdict error
+		final   bool
+	}{
+		"equal":                {[]answer[skiff.Checksum]{at(1, 1), at(1, 1)}, nil, true},
+		"differ":               {[]answer[skiff.Checksum]{at(1, 1), at(2, 2), at(1, 2)}, errUnhealthy, true},
+		"at different indices": {[]answer[skiff.Checksum]{at(1, 1), at(2, 2)}, errUnhealthy, false},
+		"one unreachable":      {[]answer[skiff.Checksum]{at(1, 1), down, at(1, 1)}, skiff.ErrUnreachable, true},
+	} {
+		verdict, final := compareChecksums(test.answers)
+		if !errors.Is(verdict, test.verdict) || final != test.final {
+			t.Errorf("%s: %v, %v", name, verdict, final)
+		}
+	}
+}

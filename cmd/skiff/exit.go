@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/syndtr/goleveldb/leveldb"
+
+	"github.com/skiffdb/skiff"
+)
+
+const exitCodesHelp = `Exit codes:
+  0  done, or found
+  1  error
+  2  wrong usage
+  3  not found
+  4  conflict: another write got in between, nothing was applied
+  5  no leader, or the cluster is unhealthy
+  6  node unreachable
+  7  refused: another cluster, protocol version or node than expected`
+
+// outcome is how a command ended.
+type outcome struct {
+	code int
+	kind string
+}
+
+func outcomeOf(err error) outcome {
+	var usage *usageError
+	var option *skiff.OptionError
+	switch {
+	case err == nil:
+		return outcome{0, "ok"}
+	case errors.As(err, &usage), errors.As(err, &option):
+		return outcome{2, "usage"}
+	case errors.Is(err, leveldb.ErrNotFound):
+		return outcome{3, "not_found"}
+	case errors.Is(err, skiff.ErrConflict):
+		return outcome{4, "conflict"}
+	case errors.Is(err, skiff.ErrNoLeader):
+		return outcome{5, "no_leader"}
+	case errors.Is(err, errUnhealthy):
+		return outcome{5, "unhealthy"}
+	case errors.Is(err, skiff.ErrUnreachable):
+		return outcome{6, "unreachable"}
+	case errors.Is(err, skiff.ErrRefused):
+		return outcome{7, "refused"}
+	}
+	return outcome{1, "error"}
+}
+
+// errUnhealthy says that the nodes of a cluster do not agree as they should.
+var errUnhealthy = errors.New("cluster is unhealthy")
+
+// usageError is a mistake in the command line or the configuration.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// toldError only carries an outcome: standard output has already told it.
+type toldError struct{ error }
+
+func (e *toldError) Unwrap() error { return e.error }
+
+// report prints err for a reader or, asJSON, for a program.
+func report(w io.Writer, err error, asJSON bool) {
+	var told *toldError
+	if err == nil || errors.As(err, &told) {
+		return
+	}
+	o := outcomeOf(err)
+	if asJSON {
+		_ = json.NewEncoder(w).Encode(struct {
+			Error          string `json:"error"`
+			Kind           string `json:"kind"`
+			Exit           int    `json:"exit"`
+			UnknownOutcome bool   `json:"unknown_outcome,omitempty"`
+		}{strings.Join(messages(err), "; "), o.kind, o.code, errors.Is(err, skiff.ErrUnknownOutcome)})
+		return
+	}
+	fmt.Fprintf(w, "skiff: %s\n", strings.Join(messages(err), "\n"))
+}
+
+// messages are the lines of an error, without the name of the library in them.
+func messages(err error) []string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = strings.ReplaceAll(strings.TrimPrefix(line, "skiff: "), ": skiff: ", ": ")
+	}
+	return lines
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/syndtr/goleveldb/leveldb"
+
+	"github.com/skiffdb/skiff"
+)
+
+func newGetCmd(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "get KEY",
+		Short: "Print the value of a key",
+		Long: `Print the value of a key, byte for byte; on a terminal a newline follows.
+The exit code is 3 if there is no such key.`,
+		Example: `  skiff get user/1
+  skiff get user/1 -o json
+  skiff get --hex-keys 00ff -o hex
+  skiff get photo > photo.jpg`,
+		Args: cobra.ExactArgs(1),
+	}
+	keys := newKeyParser(cmd)
+	c := newReader(e, cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		format, err := outputFormat(cmd, "raw", "hex", "json", "jsonl")
+		if err != nil {
+			return err
+		}
+		key, err := keys.parse(args[0])
+		if err != nil {
+			return err
+		}
+		return c.request(cmd.Context(), func(_ context.Context, db *skiff.DB) error {
+			value, err := db.Get(key, nil)
+			if errors.Is(err, leveldb.ErrNotFound) {
+				return fmt.Errorf("%.100q: %w", key, err)
+			}
+			if err != nil {
+				return err
+			}
+			newline := isTerminal(e.stdout) && cmd.Flag("output").Value.String() == ""
+			return printValue(e.stdout, format, record{key: key, value: value}, newline)
+		})
+	}
+	return cmd
+}
+
+func printValue(w io.Writer, format string, r record, newline bool) error {
+	out := r.value
+	switch format {
+	case "hex":
+		out = append(hex.AppendEncode(nil, r.value), '\n')
+	case "json", "jsonl":
+		out = append(appendJSON(nil, r), '\n')
+	default:
+		if newline {
+			out = append(out, '\n')
+		}
+	}
+	_, err := w.Write(out)
+	return err
+}
+
+func newHasCmd(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "has KEY",
+		Short: "Tell whether a key exists",
+		Long:  "Print true or false; the exit code is 0 or 3.",
+		Example: `  skiff has user/1
+  skiff has user/1 > /dev/null && echo there`,
+		Args: cobra.ExactArgs(1),
+	}
+	keys := newKeyParser(cmd)
+	c := newReader(e, cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		format, err := outputFormat(cmd, "table", "raw", "json", "jsonl")
+		if err != nil {
+			return err
+		}
+		key, err := keys.parse(args[0])
+		if err != nil {
+			return err
+		}
+		return c.request(cmd.Context(), func(_ context.Context, db *skiff.DB) error {
+			found, err := db.Has(key, nil)
+			if err != nil {
+				return err
+			}
+			return printFound(e.stdout, format, key, found)
+		})
+	}
+	return cmd
+}
+
+func printFound(w io.Writer, format string, key []byte, found bool) error {
+	out := "false\n"
+	if found {
+		out = "true\n"
+	}
+	if format == "json" || format == "jsonl" {
+		out = string(appendField([]byte("{"), "key", key)) + `,"found":` + out[:len(out)-1] + "}\n"
+	}
+	if _, err := io.WriteString(w, out); err != nil {
+		return err
+	}
+	if !found {
+		return &toldError{leveldb.ErrNotFound}
+	}
+	return nil
+}
