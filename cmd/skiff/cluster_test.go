@@ -102,6 +102,11 @@ func TestNoLeader(t *testing.T) {
 	if r := cliOn(addresses[0]).run(t, "leader"); r.code != 5 || !strings.Contains(r.stderr, "no leader is known") {
 		t.Errorf("%+v", r)
 	}
+	for _, args := range [][]string{{"get", "k"}, {"put", "k", "v"}, {"scan"}} {
+		if r := cliOn(addresses[0]).run(t, append(args, "--timeout", "300ms")...); r.code != 5 {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
 }
 
 func TestCompareChecksums(t *testing.T) {
