@@ -214,7 +214,10 @@ func (c *client) repeat(ctx context.Context, attempt func(ctx context.Context, n
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil && last != nil && !answered(err) {
+		if ctx.Err() != nil && !answered(err) {
+			if last == nil {
+				last = err
+			}
 			return gaveUp(context.Cause(ctx), last)
 		}
 		last = moreTelling(last, decodeError(err))

@@ -35,6 +35,7 @@ type Node struct {
 
 	mu      sync.RWMutex // guards phase
 	phase   phase
+	ended   chan struct{}  // closed when Stop is done
 	ops     sync.WaitGroup // operations under way; grows only while running
 	started time.Time
 
@@ -66,6 +67,8 @@ type Node struct {
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when failure is set
 	failOnce sync.Once
+	muted    chan struct{}  // closed when raft's main goroutine has ended: it answers nothing any more
+	failing  sync.WaitGroup // the goroutine that acts on a failure
 }
 
 // phase is where a node is in its life.
@@ -96,6 +99,8 @@ func New(addr string, o Options) (*Node, error) {
 		options: o,
 		logger:  o.Logger.With("node", canonical),
 		failed:  make(chan struct{}),
+		ended:   make(chan struct{}),
+		muted:   make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.reads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.askReadIndex}
@@ -196,7 +201,7 @@ func (n *Node) openState(context.Context) error {
 	if err != nil {
 		return errors.Join(stateError(err), store.Close())
 	}
-	n.stores, err = openRaftStores(n.path("raft"), n.options.LogStore, n.fail)
+	n.stores, err = openRaftStores(n.path("raft"), n.options.LogStore, n.failMuted)
 	if err != nil {
 		return err
 	}
@@ -247,7 +252,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 	n.raftRef.Store(n.raft)
 	n.endRaft = sync.OnceValue(n.raft.Shutdown)
 	n.wg.Go(n.watchLeadership)
-	n.wg.Go(n.watchFailure)
+	n.failing.Go(n.watchFailure)
 	n.wg.Go(n.form)
 	return nil
 }
@@ -298,15 +303,17 @@ func (n *Node) raftConfig() *raft.Config {
 // makes Stop close everything at once, as a crash would, except that files are
 // closed in order. Stop is not Leave: the node stays a member and can come back
 // with its data directory. After Stop the node's handles answer with
-// [ErrNotRunning]. Stopping twice is fine.
+// [ErrNotRunning]. Stopping twice is fine; each call returns when the node has
+// stopped.
 func (n *Node) Stop(ctx context.Context) error {
 	if !n.leavePhase(running, running) {
 		return n.stopIdle()
 	}
 	n.handOver(ctx)
 	if !n.leavePhase(running, stopping) {
-		return nil // somebody else does it
+		return n.stopIdle() // somebody else does it
 	}
+	defer close(n.ended)
 	n.drain(ctx)
 	err := n.close()
 	n.leavePhase(stopping, stopped)
@@ -333,9 +340,13 @@ func (n *Node) stopIdle() error {
 		return nil
 	}
 	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.phase == starting {
+	phase := n.phase
+	n.mu.RUnlock()
+	switch phase {
+	case starting:
 		return n.wrap("stop", nil, errors.New("Start has not returned; cancel its context"))
+	case stopping:
+		<-n.ended // which does not take long
 	}
 	return nil
 }
@@ -371,7 +382,7 @@ func (n *Node) drain(ctx context.Context) {
 		return
 	}
 	idle := make(chan struct{})
-	n.wg.Go(func() { n.ops.Wait(); close(idle) })
+	go func() { n.ops.Wait(); close(idle) }()
 	select {
 	case <-idle:
 	case <-ctx.Done():
@@ -383,16 +394,10 @@ func (n *Node) drain(ctx context.Context) {
 // what it needs.
 func (n *Node) close() error {
 	n.cancel(ErrNotRunning)
-	n.ops.Wait()
-	n.proposer.close()
-	n.wg.Wait()
+	n.failing.Wait()
+	n.quiesce()
 	var errs []error
 	if n.raft != nil {
-		if n.failure.Load() == nil {
-			// raft leaves futures unanswered when it is shut down. While it runs it
-			// answers them, a leader without a majority when its lease is over.
-			n.futures.Wait()
-		}
 		end := n.endRaft()
 		n.transport.interrupt() // raft waits for what it has under way
 		errs = append(errs, end.Error())
@@ -417,6 +422,21 @@ func (n *Node) close() error {
 		errs = append(errs, n.dir.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// quiesce waits for all that asks raft for something, after the node's context
+// has ended. raft leaves futures unanswered when it is shut down; while it runs it
+// answers them, a leader without a majority when its lease is over.
+func (n *Node) quiesce() {
+	n.ops.Wait()
+	n.proposer.close()
+	n.wg.Wait()
+	answered := make(chan struct{})
+	go func() { n.futures.Wait(); close(answered) }()
+	select {
+	case <-answered:
+	case <-n.muted:
+	}
 }
 
 // begin registers an operation, which must call n.ops.Done. It fails unless the
@@ -450,15 +470,31 @@ func (n *Node) fail(err error) {
 	})
 }
 
+// failMuted is fail for the case that raft's main goroutine ends by it.
+func (n *Node) failMuted(err error) {
+	n.fail(err)
+	close(n.muted) // only that one goroutine gets here
+}
+
 func (n *Node) watchFailure() {
 	select {
 	case <-n.failed:
 		err := *n.failure.Load()
 		n.logger.Error("failed, and stopped itself", "err", err)
 		n.cancel(fmt.Errorf("%w: %w", ErrFailed, err))
-		n.endRaft() // close waits for it
 	case <-n.ctx.Done():
 	}
+	select {
+	case <-n.muted: // who asks waits for ever, until raft is shut down
+	default:
+		if n.failure.Load() == nil {
+			return
+		}
+		n.mu.Lock() // begin lets nobody in any more, once who is in it has left
+		n.mu.Unlock()
+		n.quiesce()
+	}
+	n.endRaft() // close waits for it
 }
 
 // Done is closed when the node stops, or stops itself because it failed; Err then

@@ -75,7 +75,7 @@ type proposer struct {
 	ctx    context.Context // ends with the owner, whose error is its cause
 	wg     sync.WaitGroup  // proposals under way
 
-	registering sync.Mutex // held while a session is opened
+	registering chan struct{} // holds a token while a session is opened
 
 	mu          sync.Mutex // guards what follows, and the mutable fields of groups
 	closed      bool
@@ -116,7 +116,7 @@ type group struct {
 }
 
 func newProposer(ctx context.Context, r router, retry retryPolicy) *proposer {
-	return &proposer{router: r, retry: retry, ctx: ctx}
+	return &proposer{router: r, retry: retry, ctx: ctx, registering: make(chan struct{}, 1)}
 }
 
 // write proposes one encoded write and returns the log index at which it took
@@ -339,8 +339,12 @@ func (p *proposer) fail(g *group, cause error) {
 
 // openSession returns the session to write under, and opens one if there is none.
 func (p *proposer) openSession(ctx context.Context) (uint64, error) {
-	p.registering.Lock()
-	defer p.registering.Unlock()
+	select {
+	case p.registering <- struct{}{}:
+		defer func() { <-p.registering }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
 	p.mu.Lock()
 	session := p.session
 	p.mu.Unlock()

@@ -110,7 +110,7 @@ func (t *raftTransport) filter() {
 }
 
 func (t *raftTransport) refused(rpc raft.RPC) bool {
-	if err := checkConfigurations(rpc.Command); err != nil {
+	if err := checkRequest(rpc.Command); err != nil {
 		rpc.Respond(nil, err)
 		return true
 	}
@@ -136,27 +136,48 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 	return true
 }
 
-// checkConfigurations refuses membership that does not decode, on which raft
-// would panic.
-func checkConfigurations(request any) (err error) {
+// checkRequest refuses what no leader of this version sends and raft would panic
+// over, at once or when it is committed or at the next start: entries that are
+// missing, not in a row or of a type that raft does not know, and membership that
+// does not decode.
+func checkRequest(request any) error {
+	switch r := request.(type) {
+	case *raft.AppendEntriesRequest:
+		for i, l := range r.Entries {
+			if l == nil || l.Index != r.PrevLogEntry+1+uint64(i) {
+				return fmt.Errorf("malformed request: entry %d is not the one after %d", i, r.PrevLogEntry+uint64(i))
+			}
+			if err := checkEntry(l); err != nil {
+				return err
+			}
+		}
+	case *raft.InstallSnapshotRequest:
+		if r.SnapshotVersion != raft.SnapshotVersionMax {
+			return fmt.Errorf("malformed request: snapshot version %d", r.SnapshotVersion)
+		}
+		return checkConfiguration(r.Configuration)
+	}
+	return nil
+}
+
+func checkEntry(l *raft.Log) error {
+	switch l.Type {
+	case raft.LogCommand, raft.LogNoop, raft.LogBarrier:
+		return nil
+	case raft.LogConfiguration:
+		return checkConfiguration(l.Data)
+	}
+	return fmt.Errorf("malformed request: entry %d is of type %d", l.Index, l.Type)
+}
+
+// checkConfiguration turns the panic of raft's decoder into an error.
+func checkConfiguration(data []byte) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("malformed request: %v", p)
 		}
 	}()
-	switch r := request.(type) {
-	case *raft.AppendEntriesRequest:
-		for _, l := range r.Entries {
-			if l == nil {
-				return errors.New("malformed request: an entry is missing")
-			}
-			if l.Type == raft.LogConfiguration {
-				raft.DecodeConfiguration(l.Data)
-			}
-		}
-	case *raft.InstallSnapshotRequest:
-		raft.DecodeConfiguration(r.Configuration)
-	}
+	raft.DecodeConfiguration(data)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -80,13 +81,19 @@ func openState(root string, o *opt.Options) (*storage.Store, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, err
 	}
+	states, err := listStates(root)
+	if err != nil {
+		return nil, err
+	}
 	current, err := os.ReadFile(filepath.Join(root, currentFile))
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist) && len(states) == 0:
 		current = []byte(newStateName())
 		if err := datadir.WriteFileAtomic(filepath.Join(root, currentFile), current); err != nil {
 			return nil, err
 		}
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("%w: %s is missing; wipe the directory and rejoin", ErrCorrupt, filepath.Join(root, currentFile))
 	case err != nil:
 		return nil, err
 	}
@@ -94,8 +101,17 @@ func openState(root string, o *opt.Options) (*storage.Store, error) {
 	if !strings.HasPrefix(name, statePrefix) || name != filepath.Base(name) {
 		return nil, fmt.Errorf("%w: %s names %q; wipe the directory and rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
 	}
-	if err := removeStates(root, name); err != nil {
-		return nil, err
+	if len(states) > 0 && !slices.Contains(states, name) {
+		// No crash leaves this, and one of the others may be worth a look.
+		return nil, fmt.Errorf("%w: %s names %q, which is not there; wipe the directory and rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
+	}
+	for _, left := range states {
+		if left == name {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(root, left)); err != nil {
+			return nil, err
+		}
 	}
 	return storage.Open(filepath.Join(root, name), o)
 }
@@ -110,19 +126,18 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-func removeStates(root, except string) error {
+func listStates(root string) ([]string, error) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var states []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), statePrefix) && e.Name() != except {
-			if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
-				return err
-			}
+		if strings.HasPrefix(e.Name(), statePrefix) {
+			states = append(states, e.Name())
 		}
 	}
-	return nil
+	return states, nil
 }
 
 // markerSnapshot implements raft.FSMSnapshot.
