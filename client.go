@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -60,9 +61,7 @@ func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {
 		_ = c.close() // it has nothing to tell
 		return nil, &Error{Op: "dial", Err: err}
 	}
-	return newDB(c, opts.RequestTimeout, limits{
-		key: opts.MaxKeySize, value: opts.MaxValueSize, batch: opts.MaxBatchSize,
-	}), nil
+	return newDB(c, opts.RequestTimeout, opts.limits()), nil
 }
 
 // complete checks the options by the rules for those of a node.
@@ -106,6 +105,8 @@ type client struct {
 	nodes     []string // known addresses; the first is the one in use
 	leader    string   // where writes go; "" if not known
 	shunned   string   // a leader that could not be reached from here
+
+	lastView atomic.Uint64 // ids of views, which the client gives
 }
 
 func newClient(nodes []string, o Options, pin bool) *client {

@@ -287,7 +287,9 @@ func (n *Node) raftConfig() *raft.Config {
 	c.HeartbeatTimeout = o.HeartbeatTimeout
 	c.ElectionTimeout = o.ElectionTimeout
 	c.LeaderLeaseTimeout = o.LeaderLease
-	c.CommitTimeout = min(o.HeartbeatTimeout/10, c.CommitTimeout)
+	// This is how long a follower may have to wait, after writes have ceased, until
+	// it hears that they are committed; a linearizable read there waits with it.
+	c.CommitTimeout = min(o.HeartbeatTimeout/10, 10*time.Millisecond)
 	c.MaxAppendEntries = o.MaxAppendEntries
 	c.BatchApplyCh = true
 	c.SnapshotInterval = o.SnapshotInterval
@@ -508,9 +510,7 @@ func (n *Node) Err() error { return context.Cause(n.ctx) }
 // DB returns a handle on the replicated database that works on this node. Each
 // call returns a handle of its own; closing one does not stop the node.
 func (n *Node) DB() *DB {
-	return newDB(&local{n}, n.options.RequestTimeout, limits{
-		key: n.options.MaxKeySize, value: n.options.MaxValueSize, batch: n.options.MaxBatchSize,
-	})
+	return newDB(&local{n}, n.options.RequestTimeout, n.options.limits())
 }
 
 // WaitReady returns when a leader is known and has a majority behind it, or with

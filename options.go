@@ -109,7 +109,7 @@ type Options struct {
 	// sum of keys and values in one batch, in bytes. Past them a write fails with
 	// ErrTooLarge before anything is sent. Defaults 64 KiB, 8 MiB and 16 MiB: a
 	// batch is one log entry, which must be sent and synced as a whole while
-	// others wait. MaxBatchSize is at most 32 MiB.
+	// others wait. MaxBatchSize is at most 32 MiB, and the others at most it.
 	MaxKeySize, MaxValueSize, MaxBatchSize int
 
 	// SnapshotThreshold is how many log entries may pile up before the state is
@@ -144,9 +144,9 @@ func (o Options) withDefaults(addr string) Options {
 	setDefault(&o.RequestTimeout, 10*time.Second)
 	setDefault(&o.RetryWait, 20*time.Millisecond)
 	setDefault(&o.MaxAppendEntries, 64)
-	setDefault(&o.MaxKeySize, 64<<10)
-	setDefault(&o.MaxValueSize, 8<<20)
 	setDefault(&o.MaxBatchSize, 16<<20)
+	setDefault(&o.MaxValueSize, min(8<<20, o.MaxBatchSize))
+	setDefault(&o.MaxKeySize, min(64<<10, o.MaxBatchSize))
 	setDefault(&o.SnapshotThreshold, 8192)
 	setDefault(&o.SnapshotInterval, 10*time.Second)
 	setDefault(&o.TrailingLogs, 10240)
@@ -270,6 +270,10 @@ func (o *Options) validateSizes(string) error {
 		}
 	}
 	return nil
+}
+
+func (o *Options) limits() limits {
+	return limits{key: o.MaxKeySize, value: o.MaxValueSize, batch: o.MaxBatchSize}
 }
 
 // listenAddress is the parsed Listen; validate has checked it.

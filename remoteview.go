@@ -44,15 +44,14 @@ func (c *client) openView(ctx context.Context, node string, cons Consistency) (*
 	if err != nil {
 		return nil, err
 	}
-	reply, err := conn.Call(ctx, methodOpenView, withDeadline(ctx, []byte{byte(cons)}))
-	if err != nil {
+	v := &remoteView{client: c, node: node, conn: conn, id: c.lastView.Add(1)}
+	v.users.Store(1)
+	if _, err := conn.Call(ctx, methodOpenView, withDeadline(ctx, v.withID([]byte{byte(cons)}))); err != nil {
+		if ctx.Err() != nil {
+			v.release() // it may have been opened all the same
+		}
 		return nil, err
 	}
-	if len(reply) != 8 {
-		return nil, errMalformed
-	}
-	v := &remoteView{client: c, node: node, conn: conn, id: binary.BigEndian.Uint64(reply)}
-	v.users.Store(1)
 	return v, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ const (
 	methodSubmit    byte = 20 // command → leader and result; any node
 	methodGet       byte = 21 // consistency, key → version, value
 	methodHas       byte = 22 // consistency, key → 0 or 1
-	methodOpenView  byte = 23 // consistency → view id
+	methodOpenView  byte = 23 // view id, of the client's choice, consistency
 	methodCloseView byte = 24 // view id
 	methodViewGet   byte = 25 // view id, key → version, value
 	methodViewHas   byte = 26 // view id, key → 0 or 1
@@ -180,7 +181,6 @@ type clientConn struct {
 
 	mu     sync.Mutex
 	closed bool
-	lastID uint64
 	views  map[uint64]view
 }
 
@@ -242,12 +242,22 @@ func (c *clientConn) serve(ctx context.Context, method byte, payload []byte) ([]
 	return reply, encodeError(err)
 }
 
-func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) (reply []byte, err error) {
+	// A client must not be able to take the node down, whatever it makes goleveldb
+	// trip over.
+	defer func() {
+		if p := recover(); p != nil {
+			c.n.logger.Error("panic while serving a client", "method", method, "panic", p, "stack", string(debug.Stack()))
+			reply, err = nil, fmt.Errorf("%s: internal error: %v", c.n.address, p)
+		}
+	}()
 	switch method {
 	case methodSubmit:
 		return c.submit(ctx, payload)
-	case methodGet, methodHas, methodOpenView:
+	case methodGet, methodHas:
 		return c.read(ctx, method, payload)
+	case methodOpenView:
+		return nil, c.openView(ctx, payload)
 	case methodCloseView, methodViewGet, methodViewHas:
 		return c.useView(ctx, method, payload)
 	case methodScan:
@@ -301,6 +311,11 @@ func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
 	case decoded.Kind == command.KindInit:
 		return nil, because(ErrNotApplied, errMalformed)
 	}
+	for _, w := range decoded.Writes {
+		if err := c.n.options.limits().check(w); err != nil {
+			return nil, fmt.Errorf("%w: %w: %w", ErrNotApplied, ErrTooLarge, err)
+		}
+	}
 	res, err := c.n.send(ctx, cmd)
 	if err != nil {
 		return nil, outcome(err)
@@ -318,31 +333,44 @@ func (c *clientConn) read(ctx context.Context, method byte, payload []byte) ([]b
 		return nil, errMalformed
 	}
 	consistency, key := Consistency(payload[0]), payload[1:]
-	switch method {
-	case methodGet:
-		value, version, err := c.db.get(ctx, consistency, key, nil)
-		return encodeVersioned(value, version), err
-	case methodHas:
+	if method == methodHas {
 		ret, err := c.db.has(ctx, consistency, key, nil)
 		return encodeBool(ret), err
 	}
-	v, err := c.db.view(ctx, consistency)
-	if err != nil {
-		return nil, err
-	}
-	return c.addView(v)
+	value, version, err := c.db.get(ctx, consistency, key, nil)
+	return encodeVersioned(value, version), err
 }
 
-func (c *clientConn) addView(v view) ([]byte, error) {
+func (c *clientConn) openView(ctx context.Context, payload []byte) error {
+	if len(payload) != 9 || Consistency(payload[8]) > Stale {
+		return errMalformed
+	}
+	v, err := c.db.view(ctx, Consistency(payload[8]))
+	if err != nil {
+		return err
+	}
+	if err := c.addView(ctx, binary.BigEndian.Uint64(payload), v); err != nil {
+		v.release()
+		return err
+	}
+	return nil
+}
+
+// addView keeps a view, unless the client has given up waiting for it: what it
+// sends to close the view comes after that.
+func (c *clientConn) addView(ctx context.Context, id uint64, v view) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || len(c.views) >= maxViews {
-		v.release()
-		return nil, fmt.Errorf("%w: a client may have %d snapshots and iterators open", ErrViewLost, maxViews)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case c.views[id] != nil:
+		return fmt.Errorf("%w: view %d is open", errMalformed, id)
+	case c.closed || len(c.views) >= maxViews:
+		return fmt.Errorf("%w: a client may have %d snapshots and iterators open", ErrViewLost, maxViews)
 	}
-	c.lastID++
-	c.views[c.lastID] = v
-	return binary.BigEndian.AppendUint64(nil, c.lastID), nil
+	c.views[id] = v
+	return nil
 }
 
 func (c *clientConn) useView(ctx context.Context, method byte, payload []byte) ([]byte, error) {

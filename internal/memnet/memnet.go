@@ -154,13 +154,15 @@ func (n *Network) setCut(cut map[link]bool) {
 			reset = append(reset, c)
 		}
 	}
+	n.mu.Unlock()
+	for _, c := range reset { // before what waits on them may pass
+		_ = c.Close() // a pipe's never fails
+	}
+	n.mu.Lock()
 	n.cut = cut
 	close(n.changed)
 	n.changed = make(chan struct{})
 	n.mu.Unlock()
-	for _, c := range reset {
-		_ = c.Close() // a pipe's never fails
-	}
 }
 
 func (n *Network) pipe(a, b string) (*conn, *conn) {
