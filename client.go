@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,7 +29,6 @@ type DialOptions struct {
 	RequestTimeout time.Duration
 	RetryWait      time.Duration
 	RetryCount     int
-	Logger         *slog.Logger
 
 	// Pin keeps the client at the addresses that it was given: it does not learn
 	// others, and writes go through the node in use instead of directly to the
@@ -67,7 +65,7 @@ func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {
 // complete checks the options by the rules for those of a node.
 func (o DialOptions) complete(addresses []string) (Options, []string, error) {
 	opts := Options{
-		InMemory: true, Peers: addresses, Transport: o.Transport, Logger: o.Logger,
+		InMemory: true, Peers: addresses, Transport: o.Transport,
 		RPCTimeout: o.RPCTimeout, RequestTimeout: o.RequestTimeout,
 		RetryWait: o.RetryWait, RetryCount: o.RetryCount,
 		MaxKeySize: o.MaxKeySize, MaxValueSize: o.MaxValueSize, MaxBatchSize: o.MaxBatchSize,

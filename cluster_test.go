@@ -183,6 +183,14 @@ func (c *cluster) follower() int {
 	return -1
 }
 
+// within lets a subtest have the harness's errors, until the returned function is
+// called.
+func (c *cluster) within(t testing.TB) func() {
+	parent := c.t
+	c.t = t
+	return func() { c.t = parent }
+}
+
 // wantSameState compares the content of all running nodes, to be called when
 // nobody writes.
 func (c *cluster) wantSameState() {

@@ -224,10 +224,13 @@ func (db *DB) tooLarge(op string, err error) error {
 	return &Error{Op: op, Node: db.backend.node(), Kind: ErrTooLarge, Err: err}
 }
 
+// opOverhead is more than the encoding of a write adds to its key and value.
+const opOverhead = 16
+
 func (l limits) check(w command.Write) error {
 	total := 0
 	for _, op := range w.Ops {
-		total += len(op.Key) + len(op.Value)
+		total += len(op.Key) + len(op.Value) + opOverhead
 		switch {
 		case len(op.Key) > l.key:
 			return fmt.Errorf("key of %d bytes, the limit is %d (MaxKeySize)", len(op.Key), l.key)
@@ -236,7 +239,7 @@ func (l limits) check(w command.Write) error {
 		}
 	}
 	for _, c := range w.Conditions {
-		total += len(c.Key) + len(c.Limit)
+		total += len(c.Key) + len(c.Limit) + 2*opOverhead
 	}
 	if total > l.batch {
 		return fmt.Errorf("batch of %d bytes, the limit is %d (MaxBatchSize)", total, l.batch)

@@ -96,7 +96,7 @@ func (n *Node) watchLeadership() {
 func (n *Node) prepareToLead() {
 	for try := 0; n.raft.State() == raft.Leader; try++ {
 		term := n.raft.CurrentTerm()
-		err := n.await(n.ctx, n.raft.Barrier(0))
+		err := n.await(n.ctx, func() error { return n.raft.Barrier(0).Error() })
 		if err == nil && n.knownClusterID().IsZero() {
 			err = n.nameCluster()
 		}
@@ -114,11 +114,7 @@ func (n *Node) prepareToLead() {
 func (n *Node) nameCluster() error {
 	id := make([]byte, 16)
 	rand.Read(id) // never fails, see its documentation
-	f := n.raft.ApplyLog(raft.Log{Data: command.EncodeInit(id)}, 0)
-	if err := n.await(n.ctx, f); err != nil {
-		return err
-	}
-	err, _ := f.Response().(error)
+	_, err := n.propose(n.ctx, command.EncodeInit(id))
 	return err
 }
 
@@ -136,13 +132,14 @@ func (n *Node) leaderTerm() (uint64, error) {
 
 // send implements router: one attempt to bring a command to the leader.
 func (n *Node) send(ctx context.Context, cmd []byte) (command.Result, error) {
+	epoch := n.leadership.currentEpoch() // before asking who leads in it
 	switch leader := n.leader(); leader {
 	case "":
 		return command.Result{}, because(ErrNotApplied, ErrNoLeader)
 	case n.address:
 		return n.apply(ctx, cmd)
 	default:
-		return n.forward(ctx, leader, cmd)
+		return n.forward(ctx, epoch, leader, cmd)
 	}
 }
 
@@ -151,14 +148,27 @@ func (n *Node) apply(ctx context.Context, cmd []byte) (command.Result, error) {
 	if _, err := n.leaderTerm(); err != nil {
 		return command.Result{}, because(ErrNotApplied, err)
 	}
-	f := n.raft.ApplyLog(raft.Log{Data: cmd}, n.options.RPCTimeout)
-	switch err := n.await(ctx, f); {
+	return n.propose(ctx, cmd)
+}
+
+// propose puts a command into the log, if this node leads.
+func (n *Node) propose(ctx context.Context, cmd []byte) (command.Result, error) {
+	var response any
+	err := n.await(ctx, func() error {
+		f := n.raft.ApplyLog(raft.Log{Data: cmd}, n.options.RPCTimeout)
+		if err := f.Error(); err != nil {
+			return err
+		}
+		response = f.Response()
+		return nil
+	})
+	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return command.Result{}, because(ErrNotApplied, err)
 	case err != nil:
 		return command.Result{}, err
 	}
-	switch r := f.Response().(type) {
+	switch r := response.(type) {
 	case command.Result:
 		return r, nil
 	case error:
@@ -171,10 +181,10 @@ func (n *Node) apply(ctx context.Context, cmd []byte) (command.Result, error) {
 // forward sends a command to the leader. There is no timeout of its own, since a
 // slow answer is no reason to send more: the attempt ends when the connection is
 // lost, or this node hears of another leader.
-func (n *Node) forward(ctx context.Context, leader string, cmd []byte) (command.Result, error) {
+func (n *Node) forward(ctx, epoch context.Context, leader string, cmd []byte) (command.Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(n.leadership.currentEpoch(), cancel)()
+	defer context.AfterFunc(epoch, cancel)()
 	reply, err := n.peers.call(ctx, leader, methodPropose, cmd)
 	if err != nil {
 		return command.Result{}, sendError(err)

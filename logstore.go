@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
@@ -102,14 +103,55 @@ func (s *stableStore) SetUint64(key []byte, value uint64) error {
 	return s.check(s.StableStore.SetUint64(key, value))
 }
 
-// check ends the calling goroutine, which is raft's main one, on an error: going
-// on without a durable vote is what must not happen. raft's Shutdown still works.
+// check ends the calling goroutine on an error: going on without a durable vote is
+// what must not happen. That is raft's main goroutine, or one that serves a
+// heartbeat. raft's Shutdown still works.
 func (s *stableStore) check(err error) error {
 	if err != nil {
 		s.onFailure(fmt.Errorf("store term or vote: %w", err))
 		runtime.Goexit()
 	}
 	return nil
+}
+
+// guardedLog stops the node when its log cannot be read or written. raft would go
+// on without the entries, or panic and take the host program with it.
+type guardedLog struct {
+	*raftLog
+	onFailure func(error)
+	// running: raft has started, and only its own goroutines read the log.
+	running atomic.Bool
+}
+
+// GetLog implements raft.LogStore. It ends the calling goroutine on an error, as
+// stableStore does.
+func (g *guardedLog) GetLog(index uint64, out *raft.Log) error {
+	err := g.raftLog.GetLog(index, out)
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && g.running.Load() {
+		g.onFailure(fmt.Errorf("read log entry %d: %w", index, err))
+		runtime.Goexit()
+	}
+	return err
+}
+
+// StoreLog implements raft.LogStore.
+func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore.
+func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
+	return g.check("write to the log", g.raftLog.StoreLogs(logs))
+}
+
+// DeleteRange implements raft.LogStore.
+func (g *guardedLog) DeleteRange(first, last uint64) error {
+	return g.check("truncate the log", g.raftLog.DeleteRange(first, last))
+}
+
+func (g *guardedLog) check(what string, err error) error {
+	if err != nil {
+		g.onFailure(fmt.Errorf("%s: %w", what, err))
+	}
+	return err
 }
 
 // raftLog is the log as raft sees it. It settles what raft leaves unsettled when

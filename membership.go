@@ -113,7 +113,7 @@ func (n *Node) formCluster() error {
 			Suffrage: raft.Voter, ID: raft.ServerID(m), Address: raft.ServerAddress(m),
 		})
 	}
-	err := n.await(n.ctx, n.raft.BootstrapCluster(c))
+	err := n.await(n.ctx, func() error { return n.raft.BootstrapCluster(c).Error() })
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return nil // a leader was faster: its entries are here
 	}

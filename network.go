@@ -26,7 +26,7 @@ type network struct {
 	// The services. They are set before serve, and called concurrently.
 	rpc     func() wire.Handler                  // for a connection from a node
 	client  func() (h wire.Handler, done func()) // for one from a client; done when it ends
-	install func(net.Conn) error                 // for a state sent by a leader
+	install func(from string, c net.Conn) error  // for a state sent by a leader
 
 	listener  net.Listener
 	raftConns chan net.Conn // handed over to raft's transport
@@ -157,7 +157,7 @@ func (n *network) handle(c net.Conn) {
 		h, done := n.client()
 		n.serveConn(c, wire.Config{Handler: h, MaxFrame: maxClientFrame, MaxServing: maxClientRequests}, done)
 	case wire.KindInstall:
-		if err := n.install(c); err != nil {
+		if err := n.install(p.From, c); err != nil {
 			n.logger.Warn("install failed", "from", p.From, "err", err)
 		}
 		_ = c.Close() // the sender has its token, or will try again
@@ -167,8 +167,8 @@ func (n *network) handle(c net.Conn) {
 // What one client can make a node hold in memory: the requests that it serves at
 // a time, times their size.
 const (
-	maxClientRequests = 64
-	maxClientFrame    = maxBatchSizeLimit + 1<<20
+	maxClientRequests = 1024
+	maxClientFrame    = maxBatchSizeLimit + 4<<20
 )
 
 func (n *network) serveConn(c net.Conn, cfg wire.Config, done func()) {

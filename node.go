@@ -67,7 +67,8 @@ type Node struct {
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when failure is set
 	failOnce sync.Once
-	muted    chan struct{}  // closed when raft's main goroutine has ended: it answers nothing any more
+	muted    chan struct{} // closed when a goroutine of raft's has ended: some of who asks may wait for ever
+	muteOnce sync.Once
 	failing  sync.WaitGroup // the goroutine that acts on a failure
 }
 
@@ -78,6 +79,7 @@ const (
 	created phase = iota
 	starting
 	running
+	handingOver // still serves
 	stopping
 	stopped
 )
@@ -139,14 +141,13 @@ func (n *Node) Start(ctx context.Context) error {
 	n.phase = running
 	n.started = time.Now()
 	n.mu.Unlock()
-	n.network.serve()
 	n.logger.Info("started", "dir", n.options.Dir, "applied", n.fsm.applied.value())
 	return nil
 }
 
 func (n *Node) start(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		n.openDir, n.openState, n.listen, n.startRaft,
+		n.openDir, n.openState, n.listen, n.startRaft, n.serve,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -213,7 +214,24 @@ func (n *Node) openState(context.Context) error {
 	if err := checkContinuity(store, n.stores.log); err != nil {
 		return fmt.Errorf("%s: %w", n.options.Dir, err)
 	}
+	if err := n.syncDirs(); err != nil {
+		return err
+	}
 	return n.loadClusterID()
+}
+
+// syncDirs makes the names of what was created durable, before anything is
+// acknowledged that stands in it.
+func (n *Node) syncDirs() error {
+	if n.dir == nil {
+		return nil
+	}
+	for _, d := range []string{n.options.Dir, n.path("raft"), n.path("state")} {
+		if err := datadir.SyncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *Node) listen(ctx context.Context) error {
@@ -229,8 +247,14 @@ func (n *Node) listen(ctx context.Context) error {
 	n.network.clusterID = n.knownClusterID
 	n.network.rpc = func() wire.Handler { return n.serveNode }
 	n.network.client = n.serveClient
-	n.network.install = n.snapshots.receiveFrom
+	n.network.install = n.receiveState
 	n.peers = newPeers(n.dialer(), wire.KindRPC)
+	return nil
+}
+
+// serve lets others in. Until the phase is running they are told to come back.
+func (n *Node) serve(context.Context) error {
+	n.network.serve()
 	return nil
 }
 
@@ -245,10 +269,12 @@ func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
 	stream := raftStream{network: n.network, dialer: n.dialer()}
 	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admitted)
-	n.raft, err = newRaft(n.raftConfig(), n.fsm, n.stores, n.snapshots, n.transport)
+	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
+	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
 	if err != nil {
 		return err
 	}
+	log.running.Store(true)
 	n.raftRef.Store(n.raft)
 	n.endRaft = sync.OnceValue(n.raft.Shutdown)
 	n.wg.Go(n.watchLeadership)
@@ -259,7 +285,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 
 // newRaft turns raft's panics over a damaged log into errors. It runs on a
 // goroutine of its own, which stableStore may end.
-func newRaft(c *raft.Config, f *fsm, stores *raftStores, snapshots *snapshotStore, t *raftTransport) (*raft.Raft, error) {
+func newRaft(c *raft.Config, f *fsm, log raft.LogStore, stable raft.StableStore, snapshots *snapshotStore, t *raftTransport) (*raft.Raft, error) {
 	var r *raft.Raft
 	err := errors.New("term or vote cannot be stored")
 	done := make(chan struct{})
@@ -270,7 +296,7 @@ func newRaft(c *raft.Config, f *fsm, stores *raftStores, snapshots *snapshotStor
 				err = fmt.Errorf("%w: %v; wipe the directory and let the node rejoin", ErrCorrupt, p)
 			}
 		}()
-		r, err = raft.NewRaft(c, f, stores.log, stores.stable, snapshots, t)
+		r, err = raft.NewRaft(c, f, log, stable, snapshots, t)
 	}()
 	<-done
 	if err != nil {
@@ -308,14 +334,12 @@ func (n *Node) raftConfig() *raft.Config {
 // [ErrNotRunning]. Stopping twice is fine; each call returns when the node has
 // stopped.
 func (n *Node) Stop(ctx context.Context) error {
-	if !n.leavePhase(running, running) {
+	if !n.leavePhase(running, handingOver) {
 		return n.stopIdle()
 	}
-	n.handOver(ctx)
-	if !n.leavePhase(running, stopping) {
-		return n.stopIdle() // somebody else does it
-	}
 	defer close(n.ended)
+	n.handOver(ctx)
+	n.leavePhase(handingOver, stopping)
 	n.drain(ctx)
 	err := n.close()
 	n.leavePhase(stopping, stopped)
@@ -347,7 +371,7 @@ func (n *Node) stopIdle() error {
 	switch phase {
 	case starting:
 		return n.wrap("stop", nil, errors.New("Start has not returned; cancel its context"))
-	case stopping:
+	case handingOver, stopping:
 		<-n.ended // which does not take long
 	}
 	return nil
@@ -361,15 +385,17 @@ func (n *Node) handOver(ctx context.Context) {
 	n.leadership.handingOver.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, n.options.ElectionTimeout)
 	defer cancel()
-	if err := n.await(ctx, n.raft.LeadershipTransfer()); err != nil {
+	err := n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() })
+	if err != nil {
 		n.logger.Warn("leadership not handed over", "err", err)
 	}
 }
 
-// await waits for raft's answer.
-func (n *Node) await(ctx context.Context, f raft.Future) error {
+// await calls ask, which asks raft for something and returns its answer, and waits
+// for it as long as ctx allows. raft may take its time even to accept a question.
+func (n *Node) await(ctx context.Context, ask func() error) error {
 	done := make(chan error, 1)
-	n.futures.Go(func() { done <- f.Error() })
+	n.futures.Go(func() { done <- ask() })
 	select {
 	case err := <-done:
 		return err
@@ -449,7 +475,7 @@ func (n *Node) begin() error {
 	if failure := n.failure.Load(); failure != nil {
 		return fmt.Errorf("%w: %w", ErrFailed, *failure)
 	}
-	if n.phase != running {
+	if n.phase != running && n.phase != handingOver {
 		return ErrNotRunning
 	}
 	n.ops.Add(1)
@@ -475,7 +501,7 @@ func (n *Node) fail(err error) {
 // failMuted is fail for the case that raft's main goroutine ends by it.
 func (n *Node) failMuted(err error) {
 	n.fail(err)
-	close(n.muted) // only that one goroutine gets here
+	n.muteOnce.Do(func() { close(n.muted) })
 }
 
 func (n *Node) watchFailure() {
@@ -556,7 +582,7 @@ func (n *Node) Snapshot(ctx context.Context) error {
 	defer n.ops.Done()
 	ctx, cancel := n.bound(ctx)
 	defer cancel()
-	err := n.await(ctx, n.raft.Snapshot())
+	err := n.await(ctx, func() error { return n.raft.Snapshot().Error() })
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return nil
 	}

@@ -105,11 +105,12 @@ type Options struct {
 	// Default 64 (an entry holds a whole group of waiting writes), at most 1024.
 	MaxAppendEntries int
 
-	// MaxKeySize, MaxValueSize and MaxBatchSize bound one key, one value, and the
-	// sum of keys and values in one batch, in bytes. Past them a write fails with
-	// ErrTooLarge before anything is sent. Defaults 64 KiB, 8 MiB and 16 MiB: a
-	// batch is one log entry, which must be sent and synced as a whole while
-	// others wait. MaxBatchSize is at most 32 MiB, and the others at most it.
+	// MaxKeySize, MaxValueSize and MaxBatchSize bound one key, one value, and one
+	// batch, in bytes; a batch counts its keys and values, and 16 for each pair. Past
+	// them a write fails with ErrTooLarge before anything is sent. Defaults 64 KiB,
+	// 8 MiB and 16 MiB: a batch is one log entry, which must be sent within
+	// RPCTimeout and synced as a whole while others wait. MaxBatchSize is at most
+	// 32 MiB, and the others at most it.
 	MaxKeySize, MaxValueSize, MaxBatchSize int
 
 	// SnapshotThreshold is how many log entries may pile up before the state is

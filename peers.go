@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skiffdb/skiff/internal/address"
@@ -83,11 +84,13 @@ type peers struct {
 	nodes  map[string]*peerConn
 }
 
-// peerConn is the connection to one node. lock is held while dialling, so that
-// those who need it meanwhile share the attempt.
+// peerConn is the connection to one node. Its lock is held while dialling; those
+// who need the connection meanwhile share the attempt, and its failure.
 type peerConn struct {
-	lock chan struct{} // a lock that a context can give up on
-	conn *wire.Conn    // nil before the first use
+	lock     chan struct{} // a lock that a context can give up on; guards conn and failure
+	attempts atomic.Uint64 // to dial, that have ended
+	conn     *limitedConn  // nil before the first success
+	failure  error         // of the latest attempt
 }
 
 func newPeers(d *dialer, kind wire.Kind) *peers {
@@ -109,9 +112,32 @@ func (p *peers) call(ctx context.Context, to string, method byte, payload []byte
 	return reply, err
 }
 
+// limitedConn bounds the requests under way on a connection below what the other
+// side serves at a time. Past that it would stop reading, and a ping behind the
+// others would make it look dead.
+type limitedConn struct {
+	*wire.Conn
+	slots chan struct{}
+}
+
+// maxRequests leaves room below wire's default, and maxClientRequests, for pings
+// and for requests that were given up and have not ended yet.
+const maxRequests = 1000
+
+// Call is wire.Conn's, as soon as there is a slot.
+func (c *limitedConn) Call(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", wire.ErrNotSent, context.Cause(ctx))
+	}
+	return c.Conn.Call(ctx, method, payload)
+}
+
 // conn returns the connection to a node, made if necessary.
-func (p *peers) conn(ctx context.Context, to string) (*wire.Conn, error) {
-	node, err := p.node(to)
+func (p *peers) conn(ctx context.Context, to string) (*limitedConn, error) {
+	node, attempts, err := p.node(to)
 	if err != nil {
 		return nil, err
 	}
@@ -121,41 +147,49 @@ func (p *peers) conn(ctx context.Context, to string) (*wire.Conn, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
 	}
-	if node.conn != nil && node.conn.Err() == nil {
+	switch {
+	case node.conn != nil && node.conn.Err() == nil:
 		return node.conn, nil
+	case node.failure != nil && node.attempts.Load() != attempts:
+		return nil, node.failure // the attempt that this call waited for
 	}
-	return p.redial(ctx, to, node)
+	node.conn, node.failure = p.redial(ctx, to, node.conn)
+	node.attempts.Add(1)
+	if node.failure != nil && ctx.Err() != nil {
+		err, node.failure = node.failure, nil // says nothing to others
+		return nil, err
+	}
+	return node.conn, node.failure
 }
 
-func (p *peers) node(to string) (*peerConn, error) {
+// node returns a node's entry, and how many attempts have ended by now.
+func (p *peers) node(to string) (*peerConn, uint64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, net.ErrClosed)
+		return nil, 0, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, net.ErrClosed)
 	}
 	node := p.nodes[to]
 	if node == nil {
 		node = &peerConn{lock: make(chan struct{}, 1)}
 		p.nodes[to] = node
 	}
-	return node, nil
+	return node, node.attempts.Load(), nil
 }
 
 // redial replaces a node's connection; the caller holds its lock.
-func (p *peers) redial(ctx context.Context, to string, node *peerConn) (*wire.Conn, error) {
-	if node.conn != nil {
-		_ = node.conn.Close() // it has failed already
-		node.conn = nil
+func (p *peers) redial(ctx context.Context, to string, old *limitedConn) (*limitedConn, error) {
+	if old != nil {
+		_ = old.Close() // it has failed already
 	}
 	c, err := p.dialer.dial(ctx, to, p.kind)
 	if err != nil {
 		return nil, err
 	}
 	// If close came meanwhile, it waits for the lock and then closes this too.
-	node.conn = wire.NewConn(c, wire.Config{})
-	conn := node.conn
-	p.wg.Go(func() { p.watch(conn) })
-	return node.conn, nil
+	conn := &limitedConn{wire.NewConn(c, wire.Config{}), make(chan struct{}, maxRequests)}
+	p.wg.Go(func() { p.watch(conn.Conn) })
+	return conn, nil
 }
 
 // watch closes a connection to a process that no longer answers, so that what

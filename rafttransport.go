@@ -62,7 +62,8 @@ type raftTransport struct {
 	stream raftStream
 	rpcs   chan raft.RPC
 
-	log *raftLog
+	log  *raftLog
+	acks acks
 
 	// admitted tells whether this node has a configuration. raft grants a vote to
 	// anybody while it has none.
@@ -83,6 +84,9 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 		stream: s, rpcs: make(chan raft.RPC), log: log, admitted: admitted,
 		ctx: ctx, cancel: cancel,
 	}
+	// Used for installs only, whose token has but a few bytes: how long the
+	// follower may take to put the state in place, as a multiple of timeout.
+	t.TimeoutScale = 1
 	t.wg.Go(t.filter)
 	return t
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -20,14 +21,14 @@ const (
 	// thesis, section 6.4).
 	Linearizable Consistency = iota
 
-	// Lease reads trust the leader's lease in place of the round to a majority.
-	// They give the same guarantee as long as nothing that happens between nodes is
-	// off by more than HeartbeatTimeout-LeaderLease: the answer to a heartbeat on
-	// its way, a process suspended, a clock faster than another over that span.
-	// Otherwise a new leader can be elected while the old one still trusts its
-	// lease, and answers from its old state until it finds out. A leader that was
-	// suspended (a stopped process, a paused virtual machine), replaced, and
-	// resumed is the typical case.
+	// Lease reads trust a lease in place of the round to a majority: for
+	// LeaderLease after the leader sent heartbeats that a majority answered, it
+	// takes for granted that nobody else was elected. That gives the same guarantee
+	// as long as clocks run alike: it can be wrong when, over a HeartbeatTimeout,
+	// the leader's clock falls behind others' by more than
+	// HeartbeatTimeout-LeaderLease, as when a virtual machine is paused together
+	// with its monotonic clock, or when the leader is suspended for that long just
+	// between looking at its clock and answering.
 	Lease
 
 	// Stale reads see the state of the node at hand, as it is. It is some prefix of
@@ -98,6 +99,7 @@ func (n *Node) askReadIndex(ctx context.Context) (uint64, error) {
 func (n *Node) askLeader(ctx context.Context, c Consistency) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
 	defer cancel()
+	epoch := n.leadership.currentEpoch() // before asking who leads in it
 	leader := n.leader()
 	switch leader {
 	case "":
@@ -105,7 +107,7 @@ func (n *Node) askLeader(ctx context.Context, c Consistency) (uint64, error) {
 	case n.address:
 		return n.leaderIndex(ctx, c)
 	}
-	defer context.AfterFunc(n.leadership.currentEpoch(), cancel)()
+	defer context.AfterFunc(epoch, cancel)()
 	reply, err := n.peers.call(ctx, leader, methodReadIndex, []byte{byte(c)})
 	if err != nil {
 		return 0, fmt.Errorf("%w: ask %s for a read index: %w", ErrNoLeader, leader, err)
@@ -121,10 +123,17 @@ func (n *Node) leaderIndex(ctx context.Context, c Consistency) (uint64, error) {
 	if c != Lease || n.leadership.handingOver.Load() {
 		return n.leads.do(ctx)
 	}
-	if _, err := n.leaderTerm(); err != nil {
+	term, err := n.leaderTerm()
+	if err != nil {
 		return 0, err
 	}
-	return n.fsm.applied.value(), nil
+	index := n.fsm.applied.value()
+	// Who answered a heartbeat does not vote for another leader until
+	// HeartbeatTimeout after it was received, hence sent.
+	if n.majority(func(a ack) bool { return a.term == term && time.Since(a.sent) < n.options.LeaderLease }) {
+		return index, nil
+	}
+	return n.leads.do(ctx)
 }
 
 // verifiedIndex takes the index up to which this leader has applied, and then
@@ -139,13 +148,32 @@ func (n *Node) verifiedIndex(ctx context.Context) (uint64, error) {
 	index := n.fsm.applied.value()
 	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
 	defer cancel()
-	switch err := n.await(ctx, n.raft.VerifyLeader()); {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost):
-		return 0, errNotReady
-	case err != nil:
-		return 0, fmt.Errorf("%w: no majority answers: %w", ErrNoLeader, err)
-	case n.raft.CurrentTerm() != term:
-		return 0, errNotReady
+	asked := n.transport.acks.now()
+	for {
+		if err := n.confirmLeadership(ctx, term); err != nil {
+			return 0, err
+		}
+		if n.majority(func(a ack) bool { return a.term == term && a.number > asked }) {
+			return index, nil
+		}
 	}
-	return index, nil
+}
+
+func (n *Node) majority(ok func(ack) bool) bool {
+	servers := n.raft.GetConfiguration().Configuration().Servers
+	return n.transport.acks.majority(raft.ServerID(n.address), servers, ok)
+}
+
+// confirmLeadership waits until heartbeats of this term have been answered; by
+// those that a majority was sent before or after the call, see acks.
+func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
+	switch err := n.await(ctx, func() error { return n.raft.VerifyLeader().Error() }); {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost):
+		return errNotReady
+	case err != nil:
+		return fmt.Errorf("%w: no majority answers: %w", ErrNoLeader, err)
+	case n.raft.CurrentTerm() != term:
+		return errNotReady
+	}
+	return nil
 }

@@ -22,7 +22,7 @@ import (
 type remoteView struct {
 	client *client
 	node   string
-	conn   *wire.Conn // the view ends with it
+	conn   *limitedConn // the view ends with it
 	id     uint64
 	users  atomic.Int64
 }

@@ -127,7 +127,10 @@ func sendError(err error) error {
 // serveNode serves another node.
 func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]byte, error) {
 	if err := n.begin(); err != nil {
-		return nil, encodeError(because(ErrNotApplied, err))
+		if method == methodPropose {
+			err = because(ErrNotApplied, err)
+		}
+		return nil, encodeError(err)
 	}
 	defer n.ops.Done()
 	ctx, cancel := n.bound(ctx)
@@ -233,7 +236,10 @@ func (c *clientConn) serve(ctx context.Context, method byte, payload []byte) ([]
 	}
 	defer expire()
 	if err := c.n.begin(); err != nil {
-		return nil, encodeError(because(ErrNotApplied, err))
+		if method == methodSubmit {
+			err = because(ErrNotApplied, err)
+		}
+		return nil, encodeError(err)
 	}
 	defer c.n.ops.Done()
 	ctx, cancel := c.n.bound(ctx)
@@ -467,6 +473,15 @@ func (c *clientConn) scan(ctx context.Context, r scanRequest) (scanReply, error)
 		left -= len(it.Key()) + len(it.Value()) + 16
 	}
 	return reply, errors.Join(it.Error(), context.Cause(ctx))
+}
+
+// receiveState serves a connection on which a state is sent, if it is the leader
+// who does so.
+func (n *Node) receiveState(from string, c net.Conn) error {
+	if leader := n.leader(); from == "" || from != leader {
+		return fmt.Errorf("%w: %s sends a state, and the leader is %q", ErrRefused, from, leader)
+	}
+	return n.snapshots.receiveFrom(c)
 }
 
 // receiveFrom serves a connection on which a leader sends a state.

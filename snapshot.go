@@ -62,6 +62,9 @@ type snapshotStore struct {
 	mu       sync.Mutex
 	staged   *stagedState      // the newest state received
 	accepted map[string][]byte // tokens handed to raft, by snapshot id
+	retired  []*storage.Store  // replaced, and perhaps still read from
+
+	removals sync.WaitGroup // of retired states; grows under mu, while raft runs
 }
 
 // stagedState is a state that was received and is not current yet.
@@ -409,9 +412,19 @@ func (s *snapshotStore) swapIn(r io.Reader) error {
 		return errors.Join(err, unused.Close())
 	}
 	// From here on there must be no error: raft would not know of a state that the
-	// log already relies on. What cannot be removed now is at the next start.
-	_ = old.Retire()
+	// log already relies on.
+	s.retire(old)
 	return nil
+}
+
+// retire removes a state that was replaced, beside raft: it can be large.
+func (s *snapshotStore) retire(old *storage.Store) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = append(slices.DeleteFunc(s.retired, (*storage.Store).Closed), old)
+	s.removals.Go(func() {
+		_ = old.Retire() // what cannot be removed now is at the next start
+	})
 }
 
 // adopt makes a state the machine's, and brings in line with it what the node
@@ -432,7 +445,15 @@ func (s *snapshotStore) adopt(next *stagedState) error {
 }
 
 // close drops a state that was received in vain.
-func (s *snapshotStore) close() error { return s.stage(nil) }
+// Views on states that were replaced end here.
+func (s *snapshotStore) close() error {
+	errs := []error{s.stage(nil)}
+	s.removals.Wait()
+	for _, old := range s.retired {
+		errs = append(errs, old.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // writeSized and readSized frame the few short strings of an install.
 func writeSized(w io.Writer, b []byte) error {

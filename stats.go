@@ -43,7 +43,7 @@ type Stats struct {
 	AppliedIndex  uint64 `json:"applied_index"`  // the last entry in the state
 	SnapshotIndex uint64 `json:"snapshot_index"` // the last entry covered by a snapshot
 
-	LogStore  LogStore      `json:"log_store"`
+	LogStore  LogStore      `json:"log_store"`  // or "memory"
 	StateSize int64         `json:"state_size"` // bytes of the state's tables on disk
 	Uptime    time.Duration `json:"uptime"`     // nanoseconds since Start
 	Version   string        `json:"version"`
@@ -112,7 +112,7 @@ func (n *Node) Term() uint64 {
 // address and the state only.
 func (n *Node) Stats() Stats {
 	s := Stats{
-		Address: n.address, State: n.State(), LogStore: n.options.LogStore,
+		Address: n.address, State: n.State(), LogStore: n.logStore(),
 		Version: Version, GoVersion: goVersion(), Uptime: n.uptime(),
 	}
 	if n.begin() != nil {
@@ -135,6 +135,13 @@ func (n *Node) Stats() Stats {
 		return err
 	})
 	return s
+}
+
+func (n *Node) logStore() LogStore {
+	if n.options.InMemory {
+		return "memory"
+	}
+	return n.options.LogStore
 }
 
 func (n *Node) peersOf(leader string) []Peer {

@@ -62,7 +62,10 @@ func serve(ctx context.Context, e *env, address string, o skiff.Options) error {
 	if err != nil {
 		return err
 	}
-	if err := node.Start(ctx); err != nil {
+	switch err := node.Start(ctx); {
+	case err != nil && ctx.Err() != nil:
+		return nil // told to end before it had begun
+	case err != nil:
 		return err
 	}
 	err = watch(ctx, e, node)

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
@@ -36,6 +37,11 @@ type Store struct {
 	// hold it for reading, Close for writing.
 	mu     sync.RWMutex
 	closed bool
+
+	// broken is the first error of a write. goleveldb may have written the record
+	// all the same, and would number the next one alike; and a sync that is tried
+	// again after it failed proves nothing.
+	broken atomic.Pointer[error]
 
 	viewsMu sync.Mutex
 	views   map[view]struct{} // what reads on and has to be released before db may be closed
@@ -138,6 +144,13 @@ func (s *Store) Close() error {
 		v.abandon()
 	}
 	return errors.Join(s.db.Close(), s.stor.Close())
+}
+
+// Closed tells whether the store has been closed.
+func (s *Store) Closed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
 }
 
 // Retire takes the store out of use after another one has taken its place: it is
@@ -260,10 +273,11 @@ func (s *Store) SizeOf(ranges []util.Range) (leveldb.Sizes, error) {
 
 // CompactRange compacts a range of user keys.
 func (s *Store) CompactRange(r util.Range) error {
+	// Not inside mu: it takes long, and goleveldb ends it when the store closes.
 	if err := s.enter(); err != nil {
 		return err
 	}
-	defer s.mu.RUnlock()
+	s.mu.RUnlock()
 	return s.db.CompactRange(*userRange(&r))
 }
 

@@ -175,13 +175,25 @@ func (b *Batch) setSystem(key []byte, value any) error {
 // Size is how many bytes the batch holds.
 func (b *Batch) Size() int { return len(b.b.Dump()) }
 
-// Write applies a batch atomically. It is durable after the next [Store.Mark].
+// Write applies a batch atomically. After an error the store takes no more writes.
+// It is durable after the next [Store.Mark].
 func (s *Store) Write(b *Batch) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.mu.RUnlock()
-	return s.db.Write(&b.b, nil)
+	return s.write(b, nil)
+}
+
+func (s *Store) write(b *Batch, wo *opt.WriteOptions) error {
+	if broken := s.broken.Load(); broken != nil {
+		return *broken
+	}
+	err := s.db.Write(&b.b, wo)
+	if err != nil {
+		s.broken.CompareAndSwap(nil, &err)
+	}
+	return err
 }
 
 // Mark makes all writes so far durable and records the marker of a snapshot. It
@@ -195,5 +207,5 @@ func (s *Store) Mark(m Marker) error {
 		return err
 	}
 	defer s.mu.RUnlock()
-	return s.db.Write(&b.b, &opt.WriteOptions{Sync: true})
+	return s.write(&b, &opt.WriteOptions{Sync: true})
 }

@@ -1,0 +1,38 @@
+package skiff_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain also checks that the tests of this package, of which each ends what it
+// began, leave no goroutine behind.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		if err := leaks(); err != nil {
+			fmt.Fprintln(os.Stderr, "after the tests:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leaks waits for goroutines that end by themselves: goleveldb's pool of buffers
+// lives for a second after Close, which is longer than goleak waits.
+func leaks() error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := goleak.Find(
+			// ginkgo waits for signals for as long as the process lives.
+			goleak.IgnoreTopFunction("github.com/onsi/ginkgo/internal/specrunner.(*SpecRunner).registerForInterrupts"),
+		)
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
+}

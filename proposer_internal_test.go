@@ -1,0 +1,948 @@
+package skiff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/command"
+)
+
+// attempt is one call of send, which the test answers.
+type attempt struct {
+	t   *testing.T
+	raw []byte
+	cmd *command.Command
+	ctx context.Context
+
+	answer chan sendAnswer
+}
+
+type sendAnswer struct {
+	result command.Result
+	err    error
+}
+
+func (a *attempt) ok(index uint64, rejected ...uint32) {
+	a.reply(command.Result{Index: index, Rejected: rejected}, nil)
+}
+
+func (a *attempt) fail(err error) { a.reply(command.Result{}, err) }
+
+func (a *attempt) status(s command.Status) { a.reply(command.Result{Status: s}, nil) }
+
+// reply answers, and returns when all that follows from it has happened.
+func (a *attempt) reply(r command.Result, err error) {
+	a.t.Helper()
+	select {
+	case a.answer <- sendAnswer{r, err}:
+	default:
+		a.t.Fatal("nobody waits for the answer")
+	}
+	synctest.Wait()
+}
+
+// keys lists the keys that the attempt carries.
+func (a *attempt) keys() []string {
+	var keys []string
+	for _, w := range a.cmd.Writes {
+		for _, op := range w.Ops {
+			keys = append(keys, string(op.Key))
+		}
+	}
+	return keys
+}
+
+// scriptedRouter hands attempts to the test. It implements router.
+type scriptedRouter struct {
+	t        *testing.T
+	attempts chan *attempt
+	changed  chan struct{}
+}
+
+func (r *scriptedRouter) send(ctx context.Context, cmd []byte) (command.Result, error) {
+	c, err := command.Decode(cmd)
+	if err != nil {
+		return command.Result{}, err
+	}
+	a := &attempt{t: r.t, raw: slices.Clone(cmd), cmd: c, ctx: ctx, answer: make(chan sendAnswer)}
+	r.attempts <- a
+	select {
+	case answer := <-a.answer:
+		return answer.result, answer.err
+	case <-ctx.Done():
+		return command.Result{}, context.Cause(ctx)
+	}
+}
+
+func (r *scriptedRouter) leaderChanged() <-chan struct{} { return r.changed }
+
+// proposerTest is a proposer and what the test does with it, all in one bubble.
+type proposerTest struct {
+	*proposer
+	t      *testing.T
+	router *scriptedRouter
+	end    context.CancelCauseFunc
+}
+
+const retryWait = time.Second
+
+// inBubble runs a test of a proposer, and checks that nothing is left of it.
+func inBubble(t *testing.T, retries int, test func(*proposerTest)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancelCause(context.Background())
+		r := &scriptedRouter{t: t, attempts: make(chan *attempt, 100), changed: make(chan struct{})}
+		p := &proposerTest{newProposer(ctx, r, retryPolicy{wait: retryWait, count: retries}), t, r, end}
+		test(p)
+		end(ErrNotRunning)
+		p.close()
+		if p.inFlight != 0 || len(p.outstanding) != 0 || len(p.waiting) != 0 {
+			t.Errorf("left over: %d proposals, numbers %v, %d writes", p.inFlight, p.outstanding, len(p.waiting))
+		}
+	})
+}
+
+// caller is one who writes.
+type caller struct {
+	t     *testing.T
+	key   string
+	leave context.CancelCauseFunc
+	done  chan writeOutcome
+}
+
+var errCallerLeft = errors.New("the caller had enough")
+
+// write starts a write of key, and returns when it has gone as far as it can.
+func (p *proposerTest) write(key string) *caller {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c := &caller{p.t, key, cancel, make(chan writeOutcome, 1)}
+	go func() {
+		version, err := p.proposer.write(ctx, command.EncodeWrite(ops(putOp(key, ""))))
+		c.done <- writeOutcome{version, err}
+	}()
+	synctest.Wait()
+	return c
+}
+
+func (c *caller) leaves() {
+	c.leave(errCallerLeft)
+	synctest.Wait()
+}
+
+// gets checks the outcome: a version, or errors that the error must be.
+func (c *caller) gets(version uint64, errs ...error) {
+	c.t.Helper()
+	select {
+	case o := <-c.done:
+		if o.version != version || (o.err == nil) != (len(errs) == 0) {
+			c.t.Errorf("%s: got %d, %v; want %d, %v", c.key, o.version, o.err, version, errs)
+		}
+		for _, want := range errs {
+			if !errors.Is(o.err, want) {
+				c.t.Errorf("%s: %v is not %v", c.key, o.err, want)
+			}
+		}
+		if errors.Is(o.err, ErrNotApplied) && errors.Is(o.err, ErrUnknownOutcome) {
+			c.t.Errorf("%s: %v is both", c.key, o.err)
+		}
+	default:
+		c.t.Errorf("%s: has no outcome", c.key)
+	}
+}
+
+func (c *caller) waits() {
+	c.t.Helper()
+	select {
+	case o := <-c.done:
+		c.t.Errorf("%s: got %d, %v; should wait", c.key, o.version, o.err)
+	default:
+	}
+}
+
+// next is the next attempt; there must be one.
+func (p *proposerTest) next() *attempt {
+	p.t.Helper()
+	select {
+	case a := <-p.router.attempts:
+		return a
+	default:
+		p.t.Fatal("no attempt")
+		return nil
+	}
+}
+
+func (p *proposerTest) noAttempt() {
+	p.t.Helper()
+	select {
+	case a := <-p.router.attempts:
+		p.t.Fatalf("an attempt of kind %d with %q", a.cmd.Kind, a.keys())
+	default:
+	}
+}
+
+// nextWrite checks what the next attempt carries, and under which numbers.
+func (p *proposerTest) nextWrite(session, seq, low uint64, keys ...string) *attempt {
+	p.t.Helper()
+	a := p.next()
+	if a.cmd.Kind != command.KindWrite || a.cmd.Session != session || a.cmd.Seq != seq || a.cmd.Low != low || !slices.Equal(a.keys(), keys) {
+		p.t.Fatalf("an attempt of kind %d with session %d, number %d, low %d, keys %q; want %d, %d, %d, %q",
+			a.cmd.Kind, a.cmd.Session, a.cmd.Seq, a.cmd.Low, a.keys(), session, seq, low, keys)
+	}
+	return a
+}
+
+// opens answers the next attempt, which must open a session.
+func (p *proposerTest) opens(session uint64) {
+	p.t.Helper()
+	a := p.next()
+	if a.cmd.Kind != command.KindRegister {
+		p.t.Fatalf("an attempt of kind %d with %q", a.cmd.Kind, a.keys())
+	}
+	a.ok(session)
+}
+
+// retries lets the time to the next attempt pass.
+func (p *proposerTest) retries() {
+	time.Sleep(16 * retryWait)
+	synctest.Wait()
+}
+
+var (
+	errLost      = errors.New("connection lost")
+	errNotLeader = because(ErrNotApplied, ErrNoLeader)
+)
+
+func TestWritesThatWaitAreGrouped(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		a := p.write("a")
+		p.opens(7)
+		first := p.nextWrite(7, 1, 1, "a")
+		b, c, d := p.write("b"), p.write("c"), p.write("d")
+		second, third, fourth := p.nextWrite(7, 2, 1, "b"), p.nextWrite(7, 3, 1, "c"), p.nextWrite(7, 4, 1, "d")
+		var late []*caller
+		for _, key := range []string{"e", "f", "g"} {
+			late = append(late, p.write(key))
+		}
+		p.noAttempt() // enough is under way
+
+		second.ok(11)
+		b.gets(11)
+		fifth := p.nextWrite(7, 5, 1, "e", "f", "g")
+		first.ok(12)
+		third.ok(13)
+		fifth.ok(14, 1)
+		late[0].gets(14)
+		late[1].gets(0, ErrConflict)
+		late[2].gets(14)
+		h := p.write("h")
+		p.nextWrite(7, 6, 4, "h").ok(15) // what came before the fourth is settled
+		fourth.ok(16)
+		for caller, version := range map[*caller]uint64{a: 12, c: 13, d: 16, h: 15} {
+			caller.gets(version)
+		}
+		p.noAttempt()
+	})
+}
+
+func TestAProposalIsBounded(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		p.write("a")
+		p.opens(1)
+		first := p.next()
+		for range maxInFlight - 1 {
+			p.write("b")
+			p.next()
+		}
+		half := strings.Repeat("x", maxProposalBytes/2-100)
+		callers := []*caller{p.write(half + "1"), p.write(half + "2"), p.write(half + "3"), p.write(half + half + half), p.write("small")}
+		first.ok(5)
+		for _, want := range []int{2, 1, 1, 1} {
+			a := p.next()
+			if len(a.keys()) != want {
+				t.Errorf("a proposal of %d writes, want %d", len(a.keys()), want)
+			}
+			a.ok(6)
+		}
+		for _, c := range callers {
+			c.gets(6)
+		}
+		p.end(ErrNotRunning)
+	})
+}
+
+func TestOneSessionIsOpenedForAll(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		callers := []*caller{p.write("a"), p.write("b"), p.write("c")}
+		register := p.next()
+		p.noAttempt()
+		register.ok(9)
+		for _, c := range callers {
+			_ = c
+			p.next().ok(10)
+		}
+		for _, c := range callers {
+			c.gets(10)
+		}
+		p.noAttempt()
+	})
+}
+
+func TestASessionIsOpenedAgainAfterAFailure(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		a := p.write("a")
+		p.next().fail(errLost) // it does not matter whether that one was opened
+		p.noAttempt()
+		p.retries()
+		p.opens(9)
+		p.nextWrite(9, 1, 1, "a").ok(10)
+		a.gets(10)
+	})
+}
+
+// A command that may be in the log is repeated to the byte, and so it cannot be
+// applied twice.
+func TestARepeatedCommandIsTheSame(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		a := p.write("a")
+		p.opens(7)
+		first := p.nextWrite(7, 1, 1, "a")
+		first.fail(errLost)
+		a.waits()
+		for _, err := range []error{errNotLeader, errLost, because(ErrUnknownOutcome, errLost), errNotLeader} {
+			p.retries()
+			again := p.next()
+			if string(again.raw) != string(first.raw) {
+				t.Fatalf("repeated as %x, was %x", again.raw, first.raw)
+			}
+			again.fail(err)
+		}
+		p.retries()
+		p.next().ok(12)
+		a.gets(12)
+	})
+}
+
+// Nobody waits longer than needed when there is a new leader.
+func TestANewLeaderIsTriedAtOnce(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		begin := time.Now()
+		a := p.write("a")
+		p.opens(7)
+		p.next().fail(errNotLeader)
+		p.noAttempt()
+		close(p.router.changed)
+		synctest.Wait()
+		p.nextWrite(7, 1, 1, "a").ok(8)
+		a.gets(8)
+		if passed := time.Since(begin); passed != 0 {
+			t.Errorf("after %v", passed) // of the bubble's time, which stands still
+		}
+	})
+}
+
+func TestAWriteIsTakenBackBeforeItIsSent(t *testing.T) {
+	t.Run("while it waits", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			p.write("a")
+			p.opens(7)
+			p.next()
+			for range maxInFlight - 1 {
+				p.write("x")
+				p.next()
+			}
+			b, c := p.write("b"), p.write("c")
+			b.leaves()
+			b.gets(0, ErrNotApplied, errCallerLeft)
+			c.leaves()
+			c.gets(0, ErrNotApplied, errCallerLeft)
+			p.end(ErrNotRunning)
+			synctest.Wait()
+			p.noAttempt()
+		})
+	})
+	t.Run("while the session is opened", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a, b := p.write("a"), p.write("b")
+			register := p.next()
+			b.leaves()
+			b.gets(0, ErrNotApplied, errCallerLeft)
+			register.ok(7)
+			p.nextWrite(7, 1, 1, "a").ok(8)
+			a.gets(8)
+			p.noAttempt()
+		})
+	})
+	t.Run("all of them while the session is opened", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a := p.write("a")
+			register := p.next()
+			a.leaves()
+			a.gets(0, ErrNotApplied, errCallerLeft)
+			if register.ctx.Err() == nil {
+				t.Error("the session is opened for nobody")
+			}
+			b := p.write("b")
+			p.opens(7)
+			p.nextWrite(7, 2, 2, "b").ok(8)
+			b.gets(8)
+		})
+	})
+	t.Run("between attempts that had no effect", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			group := p.grouped("a", "b", "c")
+			group.attempt.fail(errNotLeader)
+			group.callers[1].leaves()
+			group.callers[1].gets(0, ErrNotApplied, errCallerLeft, ErrNoLeader)
+			p.retries()
+			p.nextWrite(7, 5, 1, "a", "c").ok(8, 1)
+			group.callers[0].gets(8)
+			group.callers[2].gets(0, ErrConflict)
+		})
+	})
+}
+
+// inFlightGroup is a proposal of several writes that is under way, as number 5.
+type inFlightGroup struct {
+	callers []*caller
+	attempt *attempt
+}
+
+// grouped sends writes as one proposal. Three others stay in flight.
+func (p *proposerTest) grouped(keys ...string) inFlightGroup {
+	p.t.Helper()
+	p.write("1")
+	p.opens(7)
+	p.nextWrite(7, 1, 1, "1")
+	for seq := uint64(2); seq < maxInFlight; seq++ {
+		p.write("x")
+		p.next()
+	}
+	last := p.write("last")
+	a := p.next()
+	var g inFlightGroup
+	for _, key := range keys {
+		g.callers = append(g.callers, p.write(key))
+	}
+	a.ok(2)
+	last.gets(2)
+	g.attempt = p.nextWrite(7, maxInFlight+1, 1, keys...)
+	return g
+}
+
+// Once a write is on its way, a caller who leaves is told that its outcome is not
+// known, and the others are not disturbed.
+func TestACallerWhoLeavesDoesNotDisturbTheOthers(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		g := p.grouped("a", "b")
+		g.callers[0].leaves()
+		g.callers[0].gets(0, ErrUnknownOutcome, errCallerLeft)
+		g.callers[1].waits()
+		if g.attempt.ctx.Err() != nil {
+			t.Error("the attempt was ended")
+		}
+		g.attempt.fail(errLost)
+		p.retries()
+		again := p.nextWrite(7, 5, 1, "a", "b") // it may be in the log, so it stays as it was
+		if string(again.raw) != string(g.attempt.raw) {
+			t.Error("the command was changed")
+		}
+		again.ok(9)
+		g.callers[1].gets(9)
+	})
+}
+
+// If that attempt turns out to have had no effect, the write of the one who left
+// is not sent again: for all it knows the write was given up.
+func TestAWriteWithoutACallerIsNotSentAgain(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		g := p.grouped("a", "b")
+		g.callers[0].leaves()
+		g.callers[0].gets(0, ErrUnknownOutcome)
+		g.attempt.fail(errNotLeader)
+		p.retries()
+		p.nextWrite(7, 5, 1, "b").ok(9)
+		g.callers[1].gets(9)
+	})
+}
+
+func TestAnAttemptForNobodyIsEnded(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		g := p.grouped("a", "b")
+		g.callers[0].leaves()
+		if g.attempt.ctx.Err() != nil {
+			t.Error("the attempt was ended while somebody waits")
+		}
+		g.callers[1].leaves()
+		g.callers[0].gets(0, ErrUnknownOutcome)
+		g.callers[1].gets(0, ErrUnknownOutcome)
+		if g.attempt.ctx.Err() == nil {
+			t.Error("the attempt goes on for nobody")
+		}
+		p.retries()
+		p.noAttempt()
+		c := p.write("c") // and its number is not waited for
+		p.nextWrite(7, 6, 1, "c").ok(9)
+		c.gets(9)
+	})
+}
+
+// A session that is gone is replaced, but only a command that certainly was not
+// applied goes on under the new one.
+func TestASessionThatIsGone(t *testing.T) {
+	t.Run("before the first attempt", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a := p.write("a")
+			p.opens(7)
+			p.nextWrite(7, 1, 1, "a").status(command.StatusNoSession)
+			a.waits()
+			p.retries()
+			p.opens(8)
+			p.nextWrite(8, 1, 1, "a").ok(9)
+			a.gets(9)
+		})
+	})
+	t.Run("after attempts that had no effect", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a := p.write("a")
+			p.opens(7)
+			p.nextWrite(7, 1, 1, "a").fail(errNotLeader)
+			p.retries()
+			p.nextWrite(7, 1, 1, "a").status(command.StatusNoSession)
+			p.retries()
+			p.opens(8)
+			p.nextWrite(8, 1, 1, "a").ok(9)
+			a.gets(9)
+		})
+	})
+	for name, status := range map[string]command.Status{
+		"after an attempt that may have had one": command.StatusNoSession,
+		"and its number forgotten":               command.StatusForgotten,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, 0, func(p *proposerTest) {
+				a := p.write("a")
+				p.opens(7)
+				p.nextWrite(7, 1, 1, "a").fail(errLost)
+				p.retries()
+				p.nextWrite(7, 1, 1, "a").status(status)
+				a.gets(0, ErrUnknownOutcome)
+				p.retries()
+				p.noAttempt()
+				b := p.write("b")
+				session := uint64(7)
+				if status == command.StatusNoSession {
+					session = 8
+					p.opens(8)
+				}
+				p.nextWrite(session, 2, 2, "b").ok(9)
+				b.gets(9)
+			})
+		})
+	}
+	t.Run("for a command that may be in the log under it", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a := p.write("a")
+			p.opens(7)
+			p.nextWrite(7, 1, 1, "a").fail(errLost)
+			b := p.write("b")
+			p.nextWrite(7, 2, 1, "b").status(command.StatusNoSession)
+			p.retries()
+			// b goes on under a new session, a under the old one.
+			var attempts []*attempt
+			for range 2 {
+				a := p.next()
+				if a.cmd.Kind == command.KindRegister {
+					a.ok(8)
+					a = p.next()
+				}
+				attempts = append(attempts, a)
+			}
+			for _, at := range attempts {
+				want := map[string]uint64{"a": 7, "b": 8}[at.keys()[0]]
+				if at.cmd.Session != want {
+					t.Errorf("%q goes on under session %d", at.keys(), at.cmd.Session)
+				}
+				at.ok(9)
+			}
+			a.gets(9)
+			b.gets(9)
+		})
+	})
+}
+
+func TestRetriesThatAreUsedUp(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		errs []error
+		want error
+	}{
+		{"none had an effect", []error{errNotLeader, errNotLeader, errNotLeader}, ErrNotApplied},
+		{"the first may have had one", []error{errLost, errNotLeader, errNotLeader}, ErrUnknownOutcome},
+		{"the last may have had one", []error{errNotLeader, errNotLeader, errLost}, ErrUnknownOutcome},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, len(test.errs)-1, func(p *proposerTest) {
+				a := p.write("a")
+				p.opens(7)
+				for i, err := range test.errs {
+					if i > 0 {
+						p.retries()
+					}
+					p.nextWrite(7, 1, 1, "a").fail(err)
+				}
+				a.gets(0, test.want, errRetriesUsedUp)
+			})
+		})
+	}
+}
+
+func TestClosingFailsWhatIsUnderWay(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		g := p.grouped("sent")
+		waiting := p.write("waits")
+		p.noAttempt()
+		closed := make(chan struct{})
+		go func() { p.close(); close(closed) }()
+		synctest.Wait()
+		waiting.gets(0, ErrNotApplied, ErrNotRunning)
+		g.callers[0].waits() // until the owner's context ends
+		p.end(ErrNotRunning)
+		<-closed
+		synctest.Wait()
+		g.callers[0].gets(0, ErrUnknownOutcome, ErrNotRunning)
+		p.write("late").gets(0, ErrNotApplied, ErrNotRunning)
+		p.noAttempt()
+	})
+}
+
+func TestAWriteWhoseContextHasEndedIsNotSent(t *testing.T) {
+	inBubble(t, 0, func(p *proposerTest) {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		cancel(errCallerLeft)
+		if _, err := p.proposer.write(ctx, nil); !errors.Is(err, ErrNotApplied) || !errors.Is(err, errCallerLeft) {
+			t.Errorf("got %v", err)
+		}
+		synctest.Wait()
+		p.noAttempt()
+	})
+}
+
+// chaos is a router over a state machine that loses requests and answers, delays
+// and repeats commands, and forgets sessions.
+type chaos struct {
+	t *testing.T
+
+	mu      sync.Mutex
+	r       *rand.Rand
+	m       *machine
+	index   uint64
+	late    [][]byte       // may arrive at any time
+	applied map[string]int // how often each key was written
+	version map[string]uint64
+}
+
+// apply puts a command into the log; the caller holds mu.
+func (c *chaos) apply(cmd []byte) command.Result {
+	c.index++
+	result := c.m.results(c.t, entry(c.index, cmd))[0]
+	decoded, err := command.Decode(cmd)
+	noError(c.t, err)
+	for _, w := range decoded.Writes {
+		key := w.Ops[0].Key
+		if _, version, err := c.m.store.Load().Get(key, nil); err == nil && version == c.index {
+			c.applied[string(key)]++
+			c.version[string(key)] = version
+		}
+	}
+	return result
+}
+
+// deliver lets delayed commands arrive; the caller holds mu.
+func (c *chaos) deliver(n int) {
+	for range min(n, len(c.late)) {
+		i := c.r.IntN(len(c.late))
+		cmd := c.late[i]
+		c.late = slices.Delete(c.late, i, i+1)
+		c.apply(cmd)
+	}
+}
+
+func (c *chaos) leaderChanged() <-chan struct{} { return nil }
+
+func (c *chaos) send(ctx context.Context, cmd []byte) (command.Result, error) {
+	cmd = slices.Clone(cmd)
+	c.mu.Lock()
+	before, after, fate := c.r.IntN(1000), c.r.IntN(1000), c.r.IntN(12)
+	c.mu.Unlock()
+	c.sleep(ctx, before)
+	result, err := c.reach(cmd, fate)
+	c.sleep(ctx, after)
+	if err == nil && ctx.Err() != nil {
+		return command.Result{}, context.Cause(ctx)
+	}
+	return result, err
+}
+
+func (c *chaos) sleep(ctx context.Context, ms int) {
+	select {
+	case <-time.After(time.Duration(ms) * time.Millisecond):
+	case <-ctx.Done():
+	}
+}
+
+func (c *chaos) reach(cmd []byte, fate int) (command.Result, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deliver(c.r.IntN(2))
+	switch fate {
+	case 0, 1:
+		return command.Result{}, errNotLeader
+	case 2:
+		return command.Result{}, errLost // on the way there
+	case 3:
+		c.apply(cmd)
+		return command.Result{}, errLost // on the way back
+	case 4, 5:
+		c.late = append(c.late, cmd)
+		return command.Result{}, errLost
+	case 6:
+		c.late = append(c.late, cmd) // twice
+		return c.apply(cmd), nil
+	case 7:
+		if c.r.IntN(8) == 0 {
+			c.forgetSessions()
+		}
+	}
+	return c.apply(cmd), nil
+}
+
+// forgetSessions makes so many others register that all are forgotten.
+func (c *chaos) forgetSessions() {
+	var logs []*raft.Log
+	for range maxSessions {
+		c.index++
+		logs = append(logs, registerEntry(c.index))
+	}
+	c.m.results(c.t, logs...)
+}
+
+// Whatever becomes of requests and answers: a write that returns nil was applied
+// once, at the version it was told, one that is not applied never is, and one
+// whose outcome is not known is applied at most once.
+func TestAtMostOnce(t *testing.T) {
+	kinds := map[string]int{}
+	for seed := range uint64(60) {
+		m := freshMachine(t) // outside of the bubble, since goleveldb has goroutines
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			c := &chaos{t: t, r: rand.New(rand.NewPCG(seed, 1)), m: m, applied: map[string]int{}, version: map[string]uint64{}}
+			ctx, end := context.WithCancelCause(context.Background())
+			p := newProposer(ctx, c, retryPolicy{wait: 50 * time.Millisecond})
+			outcomes := map[string]writeOutcome{}
+			var mu sync.Mutex
+			var wg sync.WaitGroup
+			for i := range 60 {
+				key := fmt.Sprintf("key-%02d", i)
+				w := ops(putOp(key, ""))
+				if i%5 == 0 { // cannot hold
+					w.Conditions = []command.Condition{versionIs(key, 1)}
+				}
+				start := time.Duration(r.IntN(20000)) * time.Millisecond
+				patience := time.Duration(r.IntN(10000)) * time.Millisecond
+				wg.Go(func() {
+					time.Sleep(start)
+					ctx, cancel := context.WithTimeout(ctx, patience)
+					defer cancel()
+					version, err := p.write(ctx, command.EncodeWrite(w))
+					mu.Lock()
+					defer mu.Unlock()
+					outcomes[key] = writeOutcome{version, err}
+				})
+			}
+			if seed%2 == 0 {
+				time.Sleep(15 * time.Second)
+				end(ErrNotRunning)
+				p.close()
+			}
+			wg.Wait()
+			end(ErrNotRunning)
+			p.close()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.deliver(len(c.late))
+
+			for key, o := range outcomes {
+				times := c.applied[key]
+				var ok bool
+				switch {
+				case o.err == nil:
+					kinds["applied"]++
+					ok = times == 1 && o.version == c.version[key]
+				case errors.Is(o.err, ErrUnknownOutcome):
+					kinds[fmt.Sprintf("unknown, applied %d times", times)]++
+					ok = times <= 1 && !errors.Is(o.err, ErrNotApplied)
+				case errors.Is(o.err, ErrNotApplied), errors.Is(o.err, ErrConflict):
+					kinds[fmt.Sprintf("conflict %v", errors.Is(o.err, ErrConflict))]++
+					ok = times == 0
+				}
+				if !ok {
+					t.Errorf("seed %d: %s got %d, %v, and was applied %d times, at %d at last", seed, key, o.version, o.err, times, c.version[key])
+				}
+			}
+		})
+	}
+	if len(kinds) != 5 {
+		t.Errorf("not all kinds of outcomes came about: %v", kinds)
+	}
+	t.Log(kinds)
+}
+
+func TestAWatermarkIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w watermark
+		ctx, cancel := context.WithCancelCause(t.Context())
+		done := make(chan uint64, 10)
+		for _, min := range []uint64{1, 5, 5, 6, 9} {
+			go func() {
+				if err := w.wait(ctx, min); err == nil {
+					done <- min
+				} else if errors.Is(err, errCallerLeft) {
+					done <- 100 + min
+				}
+			}()
+		}
+		reached := func() []uint64 {
+			synctest.Wait()
+			var all []uint64
+			for len(done) > 0 {
+				all = append(all, <-done)
+			}
+			slices.Sort(all)
+			return all
+		}
+		noError(t, w.wait(ctx, 0)) // has been reached already
+		for _, step := range []struct {
+			to, value uint64
+			want      []uint64
+		}{
+			{0, 0, nil}, {1, 1, []uint64{1}}, {4, 4, nil}, {5, 5, []uint64{5, 5}}, {2, 5, nil}, {5, 5, nil}, {7, 7, []uint64{6}},
+		} {
+			w.advance(step.to)
+			if got := reached(); !slices.Equal(got, step.want) || w.value() != step.value {
+				t.Errorf("advanced to %d: %v, at %d; want %v, at %d", step.to, got, w.value(), step.want, step.value)
+			}
+		}
+		noError(t, w.wait(ctx, 7))
+		cancel(errCallerLeft)
+		if got := reached(); !slices.Equal(got, []uint64{109}) {
+			t.Errorf("after the context's end: %v", got)
+		}
+		noError(t, w.wait(ctx, 7)) // what has been reached needs no waiting
+	})
+}
+
+// Each caller gets the result of a run that began after it called: a read index
+// that was asked for earlier would be too old.
+func TestASharedRunBeginsAfterItsCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wg sync.WaitGroup
+		owner, end := context.WithCancelCause(t.Context())
+		runs := 0
+		answers := make(chan error)
+		s := &shared[int]{ctx: owner, wg: &wg, run: func(ctx context.Context) (int, error) {
+			runs++
+			n := runs
+			select {
+			case err := <-answers:
+				return n, err
+			case <-ctx.Done():
+				return 0, context.Cause(ctx)
+			}
+		}}
+		type result struct {
+			run int
+			err error
+		}
+		call := func(ctx context.Context) chan result {
+			done := make(chan result, 1)
+			go func() {
+				run, err := s.do(ctx)
+				done <- result{run, err}
+			}()
+			synctest.Wait()
+			return done
+		}
+		answer := func(err error) { answers <- err; synctest.Wait() }
+		gets := func(name string, done chan result, run int, err error) {
+			t.Helper()
+			select {
+			case r := <-done:
+				if r.run != run || !errors.Is(r.err, err) || (err == nil) != (r.err == nil) {
+					t.Errorf("%s: got %+v; want run %d, %v", name, r, run, err)
+				}
+			default:
+				t.Errorf("%s: no result", name)
+			}
+		}
+
+		first := call(t.Context())
+		leaving, leave := context.WithCancelCause(t.Context())
+		second, third, gone := call(t.Context()), call(t.Context()), call(leaving)
+		leave(errCallerLeft)
+		synctest.Wait()
+		gets("one who leaves", gone, 0, errCallerLeft)
+		if runs != 1 {
+			t.Errorf("%d runs at a time", runs)
+		}
+		answer(nil)
+		gets("the first", first, 1, nil)
+		if len(second) > 0 {
+			t.Error("one who came during the first run got its result")
+		}
+		fourth := call(t.Context())
+		answer(errBadDisk)
+		gets("the second", second, 2, errBadDisk)
+		gets("the third, which shares its run", third, 2, errBadDisk)
+		answer(nil)
+		gets("the fourth", fourth, 3, nil)
+		synctest.Wait()
+		wg.Wait() // nothing runs while nobody calls
+		fifth := call(t.Context())
+		end(ErrNotRunning)
+		synctest.Wait()
+		gets("the fifth, when the owner ends", fifth, 0, ErrNotRunning)
+		wg.Wait()
+	})
+}
+
+// The pause before a repetition grows, up to a bound.
+func TestRetriesBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := retryPolicy{wait: 100 * time.Millisecond}
+		for n, most := range []int{100, 200, 400, 800, 1600, 1600, 1600} {
+			begin := time.Now()
+			noError(t, p.pause(t.Context(), n, nil))
+			if d, most := time.Since(begin), time.Duration(most)*time.Millisecond; d < most/2 || d > most {
+				t.Errorf("repetition %d after %v, want between %v and %v", n, d, most/2, most)
+			}
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errCallerLeft)
+		if err := p.pause(ctx, 0, nil); !errors.Is(err, errCallerLeft) {
+			t.Errorf("after the context's end: %v", err)
+		}
+		if err := (retryPolicy{wait: time.Second, count: 3}).pause(t.Context(), 3, nil); !errors.Is(err, errRetriesUsedUp) {
+			t.Errorf("the fourth repetition of three: %v", err)
+		}
+	})
+}

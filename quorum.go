@@ -1,0 +1,119 @@
+package skiff
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// acks remembers of each peer the latest AppendEntries, heartbeats included, that
+// it answered in agreement. It is safe for concurrent use.
+//
+// raft's VerifyLeader is no proof of leadership at the time of asking: it counts
+// every heartbeat answered after that, however long ago it was sent. An answer
+// that was late would vouch for a leader that has been replaced meanwhile. So it
+// is used to make raft send heartbeats, and what counts is when those were sent.
+type acks struct {
+	mu     sync.Mutex
+	begun  uint64 // requests so far, and so the number of the latest
+	latest map[raft.ServerID]ack
+}
+
+type ack struct {
+	term   uint64
+	number uint64    // in the order in which requests were sent
+	sent   time.Time // with a monotonic reading
+}
+
+// begin numbers a request about to be sent.
+func (a *acks) begin(term uint64) ack {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun++
+	return ack{term: term, number: a.begun, sent: time.Now()}
+}
+
+// now is the number of the latest request.
+func (a *acks) now() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.begun
+}
+
+// record notes that a peer has answered a request in agreement.
+func (a *acks) record(peer raft.ServerID, answered ack) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.latest == nil {
+		a.latest = map[raft.ServerID]ack{}
+	}
+	if answered.number > a.latest[peer].number {
+		a.latest[peer] = answered
+	}
+}
+
+// majority tells whether a majority of the voters, this node being one that
+// agrees with itself, has answered a request for which ok holds.
+func (a *acks) majority(self raft.ServerID, servers []raft.Server, ok func(ack) bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	voters, agree := 0, 0
+	for _, s := range servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		answered, known := a.latest[s.ID]
+		if s.ID == self || known && ok(answered) {
+			agree++
+		}
+	}
+	return agree > voters/2
+}
+
+// maxAppendBytes bounds the entries of one AppendEntries, at least one of which it
+// carries. raft counts entries only, and a message has to arrive within RPCTimeout.
+const maxAppendBytes = 1 << 20
+
+// AppendEntries implements raft.Transport.
+func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	trim(args)
+	request := t.acks.begin(args.Term)
+	err := t.NetworkTransport.AppendEntries(id, to, args, resp)
+	if err == nil && resp.Success {
+		t.acks.record(id, request)
+	}
+	return err
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	p, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
+	if err != nil {
+		return nil, err
+	}
+	return trimmingPipeline{p}, nil
+}
+
+type trimmingPipeline struct {
+	raft.AppendPipeline
+}
+
+func (p trimmingPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	trim(args)
+	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+// trim shortens a request. raft goes on from the last entry that it finds in the
+// request afterwards.
+func trim(args *raft.AppendEntriesRequest) {
+	size := 0
+	for i, l := range args.Entries {
+		size += len(l.Data)
+		if i > 0 && size > maxAppendBytes {
+			args.Entries = args.Entries[:i]
+			return
+		}
+	}
+}
