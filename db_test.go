@@ -76,10 +76,10 @@ func (c *cluster) others(i int) []string {
 	return slices.Delete(slices.Clone(c.addrs), i, i+1)
 }
 
-// limited are small limits: keys to 10 bytes, values to 100, batches to 150.
+// limited are small limits: keys to 10 bytes, values to 100, batches to 198, 16 of each pair included.
 func limited(o *skiff.Options) {
 	o.InMemory = true
-	o.MaxKeySize, o.MaxValueSize, o.MaxBatchSize = 10, 100, 150
+	o.MaxKeySize, o.MaxValueSize, o.MaxBatchSize = 10, 100, 198
 }
 
 // fits and tooLarge are pairs of that many bytes in each key and value, and how
@@ -107,7 +107,7 @@ func TestLimits(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1, limited)
 	options := clientOptions(c)
-	options.MaxKeySize, options.MaxValueSize, options.MaxBatchSize = 10, 100, 150
+	options.MaxKeySize, options.MaxValueSize, options.MaxBatchSize = 10, 100, 198
 	client, err := skiff.Dial(testContext(t), c.addrs, options)
 	if err != nil {
 		t.Fatal(err)

@@ -103,6 +103,10 @@ func inBubble(t *testing.T, retries int, test func(*proposerTest)) {
 		ctx, end := context.WithCancelCause(context.Background())
 		r := &scriptedRouter{t: t, attempts: make(chan *attempt, 100), changed: make(chan struct{})}
 		p := &proposerTest{newProposer(ctx, r, retryPolicy{wait: retryWait, count: retries}), t, r, end}
+		defer func() { // also if the test fails, or the bubble would complain in its place
+			end(ErrNotRunning)
+			p.close()
+		}()
 		test(p)
 		end(ErrNotRunning)
 		p.close()

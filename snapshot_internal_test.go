@@ -142,7 +142,7 @@ func TestAnInstalledStateReplacesTheLiveOne(t *testing.T) {
 			}
 			noError(t, to.swap(token))
 
-			if to.machine.checksum(t) != from.machine.checksum(t) {
+			if to.checksum(t) != from.checksum(t) {
 				t.Error("the checksums differ")
 			}
 			if to.applied.value() != 10 {
@@ -182,10 +182,10 @@ func TestAnInstalledStateReplacesTheLiveOne(t *testing.T) {
 			}
 
 			if kind == "disk" { // and so it is after a restart
-				sum := to.machine.checksum(t)
+				sum := to.checksum(t)
 				noError(t, to.live().Close())
 				again := newInstalled(t, root)
-				if again.machine.checksum(t) != sum || again.applied.value() != 11 {
+				if again.checksum(t) != sum || again.applied.value() != 11 {
 					t.Errorf("after a restart: applied %d", again.applied.value())
 				}
 			}
@@ -197,13 +197,13 @@ func TestOnlyTheTokenOfTheLatestReceivedStateIsAccepted(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "state")
 	to := newInstalled(t, root)
 	to.results(t, history(agreed, 1, 3)...)
-	sum := to.machine.checksum(t)
+	sum := to.checksum(t)
 	refused := func(name string, token []byte) {
 		t.Helper()
 		if err := to.swap(token); err == nil {
 			t.Fatalf("%s is accepted", name)
 		}
-		if to.machine.checksum(t) != sum || to.applied.value() != 3 {
+		if to.checksum(t) != sum || to.applied.value() != 3 {
 			t.Fatalf("%s changed the state", name)
 		}
 	}
@@ -223,7 +223,7 @@ func TestOnlyTheTokenOfTheLatestReceivedStateIsAccepted(t *testing.T) {
 	if to.applied.value() != 6 {
 		t.Errorf("applied %d", to.applied.value())
 	}
-	sum = to.machine.checksum(t)
+	sum = to.checksum(t)
 	if err := to.swap(second); err == nil {
 		t.Error("a token is accepted twice")
 	}
@@ -237,11 +237,11 @@ func TestOnlyTheTokenOfTheLatestReceivedStateIsAccepted(t *testing.T) {
 func TestAnInstallDoesNotTakeTheStateBack(t *testing.T) {
 	to := newInstalled(t, filepath.Join(t.TempDir(), "state"))
 	to.results(t, history(agreed, 1, 8)...)
-	sum := to.machine.checksum(t)
+	sum := to.checksum(t)
 	if err := to.swap(sendTo(t, sender(t, 6), to.store)); err == nil {
 		t.Error("an older state is accepted")
 	}
-	if to.machine.checksum(t) != sum || len(to.failures) > 0 || len(to.stateDirs(t)) != 1 {
+	if to.checksum(t) != sum || len(to.failures) > 0 || len(to.stateDirs(t)) != 1 {
 		t.Errorf("the state was changed; failures %v, there are %q", to.failures, to.stateDirs(t))
 	}
 	// Nothing is wrong with the same, or a later one.
@@ -275,7 +275,7 @@ func TestABrokenTransferLeavesNothingBehind(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "state")
 	from, to := sender(t, 9), newInstalled(t, root)
 	to.results(t, history(agreed, 1, 3)...)
-	sum := to.machine.checksum(t)
+	sum := to.checksum(t)
 	before := names(t, root)
 
 	size := 0
@@ -304,7 +304,7 @@ func TestABrokenTransferLeavesNothingBehind(t *testing.T) {
 			}
 		}
 	}
-	if to.machine.checksum(t) != sum || to.store.staged != nil {
+	if to.checksum(t) != sum || to.store.staged != nil {
 		t.Error("something is left of a broken transfer")
 	}
 }
