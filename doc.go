@@ -37,7 +37,8 @@
 // the local state has reached it; then local.go reads that state.
 //
 // A member's life: node.go starts and stops it, membership.go makes it part of a
-// cluster, snapshot.go truncates logs and sends whole states to followers that
-// are too far behind, network.go listens. client.go and remoteview.go are the
-// other end of rpc.go, in a process that dialled.
+// cluster, admission.go keeps it from voting when it has lost its disk,
+// snapshot.go truncates logs and sends whole states to followers that are too far
+// behind, network.go listens. client.go and remoteview.go are the other end of
+// rpc.go, in a process that dialled.
 package skiff

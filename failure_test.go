@@ -298,7 +298,7 @@ func TestNonsenseFromAPeer(t *testing.T) {
 }
 
 // raft grants a vote to anybody while it has no configuration. A node that is in
-// no cluster yet must not, or it could help two into being.
+// no cluster yet must not, or it could help two into being; nor must it follow.
 func TestNoVoteBeforeMembership(t *testing.T) {
 	t.Parallel()
 	c := prepareCluster(t, 3, nil)
@@ -310,6 +310,8 @@ func TestNoVoteBeforeMembership(t *testing.T) {
 	}{
 		{1, &raft.RequestVoteRequest{RPCHeader: header, Term: 7, LastLogIndex: 100, LastLogTerm: 6}},
 		{4, &raft.RequestPreVoteRequest{RPCHeader: header, Term: 7, LastLogIndex: 100, LastLogTerm: 6}},
+		{0, &raft.AppendEntriesRequest{RPCHeader: header, Term: 7}}, // a heartbeat
+		{0, &raft.AppendEntriesRequest{RPCHeader: header, Term: 7, LeaderCommitIndex: 1}},
 	} {
 		conn := hostileConn(c, 0, wire.KindRaft)
 		payload := bytes.NewBuffer([]byte{request.kind})
@@ -320,12 +322,12 @@ func TestNoVoteBeforeMembership(t *testing.T) {
 			t.Fatal(err)
 		}
 		var problem string
-		var vote struct{ Granted bool }
+		var vote struct{ Granted, Success bool }
 		answer := codec.NewDecoder(conn, &codec.MsgpackHandle{})
 		if err := errors.Join(answer.Decode(&problem), answer.Decode(&vote)); err != nil {
 			t.Fatal(err)
 		}
-		if vote.Granted {
+		if vote.Granted || vote.Success || problem == "" {
 			t.Errorf("%T was granted", request.request)
 		}
 		if err := conn.Close(); err != nil {

@@ -192,7 +192,7 @@ func (l *raftLog) settle(at storage.Position, running bool) error {
 	switch {
 	case last == 0:
 	case first > at.Index+1:
-		return fmt.Errorf("%w: the snapshot is at log index %d, and the log begins after that, at %d; wipe the directory and let the node rejoin",
+		return fmt.Errorf("%w: the snapshot is at log index %d, and the log begins after that, at %d; wipe the data directory and let the node rejoin",
 			ErrCorrupt, at.Index, first)
 	case last < at.Index:
 		// All of it is in the state. A log with a gap would be refused by raft-wal.

@@ -226,7 +226,7 @@ func newEndpoint(t *testing.T, net *memnet.Network, addr string, snapshots *snap
 	n.install = snapshots.receiveAny
 	n.serve()
 	d := &dialer{self: addr, transport: host, timeout: time.Minute, clusterID: unknown}
-	return &endpoint{n, newRaftTransport(raftStream{network: n, dialer: d}, time.Minute, hclog.NewNullLogger(), snapshots.log, func() bool { return true })}
+	return &endpoint{n, newRaftTransport(raftStream{network: n, dialer: d}, time.Minute, hclog.NewNullLogger(), snapshots.log, func(any) error { return nil })}
 }
 
 // follower is a node with the real raft, all of whose peers are the test.

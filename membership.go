@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,10 +17,6 @@ import (
 
 // bootstrap is how far a node's first start has come.
 type bootstrap struct {
-	// confirmed: a member of an existing cluster has said that this node is one too,
-	// so it may vote before the leader has sent it the configuration.
-	confirmed atomic.Bool
-
 	mu      sync.Mutex
 	problem error // why there is no membership, as of the latest look; nil: wait
 }
@@ -48,13 +43,6 @@ func (n *Node) members() []string {
 	return members
 }
 
-// admitted tells whether this node may vote. raft asks early, before NewRaft has
-// returned.
-func (n *Node) admitted() bool {
-	r := n.raftRef.Load()
-	return r != nil && (n.bootstrap.confirmed.Load() || len(n.members()) > 0)
-}
-
 // hello is what a node says of itself to one that starts for the first time.
 type hello struct {
 	Address string
@@ -62,12 +50,20 @@ type hello struct {
 	Initial []string
 	// Members is the node's configuration, sorted; empty if it has none yet.
 	Members []string
+	// Established: the cluster has had a leader, and so may have acknowledged
+	// something.
+	Established bool
+	// Leader is the leader's address, as far as the node knows.
+	Leader string
 }
 
 func (n *Node) hello() hello {
 	members := n.members()
 	slices.Sort(members)
-	return hello{Address: n.address, Initial: n.initialMembers(), Members: members}
+	return hello{
+		Address: n.address, Initial: n.initialMembers(), Members: members,
+		Established: !n.knownClusterID().IsZero(), Leader: n.leader(),
+	}
 }
 
 func (n *Node) initialMembers() []string {
@@ -79,14 +75,15 @@ func (n *Node) initialMembers() []string {
 // form makes this node part of a cluster at its first start.
 //
 // All initial members write the same configuration as the first entry of their
-// logs, which makes them one cluster whoever is first and however late the last
-// one comes. So a node writes it only when a majority of those that it lists has
-// been heard, all list the same, and none of them is in a cluster yet. If one is,
-// the node waits for that cluster's leader to send the configuration.
+// logs, which makes them one cluster whoever is first. So a node writes it only
+// when a majority of those that it lists has been heard, all list the same, and
+// none of them is in an established cluster. If one is, the node asks to be
+// admitted there, and waits for the leader to send it the configuration.
 func (n *Node) form() {
 	retry := retryPolicy{wait: n.options.RetryWait}
 	for try := 0; len(n.members()) == 0; try++ {
-		d, err := decide(n.hello(), n.askPeers())
+		answers := n.askPeers()
+		d, err := decide(n.hello(), answers)
 		n.bootstrap.set(err)
 		switch d {
 		case formCluster:
@@ -94,7 +91,12 @@ func (n *Node) form() {
 				n.bootstrap.set(err)
 			}
 		case joinCluster:
-			n.bootstrap.confirmed.Store(true)
+			if n.admission.isGranted() {
+				break
+			}
+			if err := n.seekAdmission(answers); err != nil && try == 0 {
+				n.logger.Info("a member without a log, waiting to be admitted", "err", err)
+			}
 		}
 		if err != nil && try == 0 {
 			n.logger.Error("cannot become a member", "err", err)
@@ -113,6 +115,7 @@ func (n *Node) formCluster() error {
 			Suffrage: raft.Voter, ID: raft.ServerID(m), Address: raft.ServerAddress(m),
 		})
 	}
+	n.admission.grant(storage.Position{})
 	err := n.await(n.ctx, func() error { return n.raft.BootstrapCluster(c).Error() })
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return nil // a leader was faster: its entries are here
@@ -125,7 +128,7 @@ type decision int
 const (
 	wait        decision = iota
 	formCluster          // write the initial configuration
-	joinCluster          // a cluster exists, and has this node as a member
+	joinCluster          // a cluster is established, and has this node as a member
 )
 
 // decide says what a node does that has no configuration, given what those of
@@ -134,9 +137,9 @@ func decide(self hello, answers []hello) (decision, error) {
 	agree, member := 1, false
 	for _, a := range answers {
 		switch {
-		case slices.Contains(a.Members, self.Address):
+		case a.Established && slices.Contains(a.Members, self.Address):
 			member = true
-		case len(a.Members) > 0:
+		case len(a.Members) > 0 && !slices.Contains(a.Members, self.Address):
 			return wait, fmt.Errorf("%w: %s belongs to a cluster of %s", ErrNotMember, a.Address, strings.Join(a.Members, ", "))
 		case slices.Equal(a.Initial, self.Initial):
 			agree++
@@ -227,7 +230,7 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 		return err
 	}
 	if applied.Index < marker.Applied {
-		return fmt.Errorf("%w: the state is at log index %d, behind its own snapshot marker at %d; wipe the directory and let the node rejoin",
+		return fmt.Errorf("%w: the state is at log index %d, behind its own snapshot marker at %d; wipe the data directory and let the node rejoin",
 			ErrCorrupt, applied.Index, marker.Applied)
 	}
 	if applied.Index > marker.Index {
@@ -237,7 +240,7 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 			return err
 		}
 		if gone {
-			return fmt.Errorf("%w: the state is at log index %d of term %d, and the log does not have that entry; wipe the directory and let the node rejoin",
+			return fmt.Errorf("%w: the state is at log index %d of term %d, and the log does not have that entry; wipe the data directory and let the node rejoin",
 				ErrCorrupt, applied.Index, applied.Term)
 		}
 	}
@@ -247,7 +250,7 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 // stateError adds the kind that callers check.
 func stateError(err error) error {
 	if err != nil && (errors.Is(err, storage.ErrCorrupt) || storage.IsCorrupted(err)) {
-		return fmt.Errorf("%w: %w; wipe the directory and let the node rejoin", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w; wipe the data directory and let the node rejoin", ErrCorrupt, err)
 	}
 	return err
 }

@@ -16,7 +16,10 @@ func TestDecideAtTheFirstStart(t *testing.T) {
 	five := []string{"a", "b", "c", "d", "e"}
 	fresh := func(addr string, initial []string) hello { return hello{Address: addr, Initial: initial} }
 	member := func(addr string, members ...string) hello {
-		return hello{Address: addr, Initial: three, Members: members}
+		return hello{Address: addr, Initial: three, Members: members, Established: true}
+	}
+	founder := func(addr string, members ...string) hello {
+		return hello{Address: addr, Initial: members, Members: members}
 	}
 	for _, test := range []struct {
 		name    string
@@ -49,7 +52,14 @@ func TestDecideAtTheFirstStart(t *testing.T) {
 		{"one is, and the other starts too", three, []hello{member("b", three...), fresh("c", three)}, joinCluster, nil},
 		{"one is, of five that else would form one", five, []hello{member("b", five...), fresh("c", five), fresh("d", five)}, joinCluster, nil},
 		{"it has grown since", three, []hello{member("b", five...)}, joinCluster, nil},
-		{"it has other initial members", three, []hello{{Address: "b", Initial: five, Members: three}}, joinCluster, nil},
+		{"it has other initial members", three, []hello{{Address: "b", Initial: five, Members: three, Established: true}}, joinCluster, nil},
+
+		{"one has founded what nobody leads yet", three, []hello{founder("b", three...)}, formCluster, nil},
+		{"both have", three, []hello{founder("b", three...), founder("c", three...)}, formCluster, nil},
+		{"one of five has", five, []hello{founder("b", five...)}, wait, nil},
+		{"one has founded another", three, []hello{founder("b", five...)}, wait, ErrPeersDisagree},
+		{"one has founded one without this node", three, []hello{founder("b", "b", "c")}, wait, ErrNotMember},
+		{"one has, and knows less than the other", three, []hello{founder("b", three...), member("c", three...)}, joinCluster, nil},
 
 		{"one is in a cluster without this node", three, []hello{member("b", "b", "c")}, wait, ErrNotMember},
 		{"both are", three, []hello{member("b", "b", "c"), member("c", "b", "c")}, wait, ErrNotMember},
@@ -111,12 +121,14 @@ func TestTwoClustersAreNeverFormed(t *testing.T) {
 			case 0:
 				h.Initial = list("list", 0)
 			case 1:
-				h.Members = list("members", 1)
+				h.Members, h.Established = list("members", 1), true
+			case 2:
+				h.Members = h.Initial
 			}
 			answers = append(answers, h)
 		}
 		got, err := decide(self, answers)
-		agree := !slices.ContainsFunc(answers, func(h hello) bool { return len(h.Members) > 0 || !slices.Equal(h.Initial, self.Initial) })
+		agree := !slices.ContainsFunc(answers, func(h hello) bool { return h.Established || !slices.Equal(h.Initial, self.Initial) })
 		majority := 2*(len(answers)+1) > len(self.Initial)
 		if want := agree && majority; (got == formCluster) != want {
 			t.Fatalf("got %v, %v; want a cluster: %v", got, err, want)

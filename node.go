@@ -63,6 +63,7 @@ type Node struct {
 	clusterID  atomic.Pointer[wire.ClusterID]
 	leadership leadership
 	bootstrap  bootstrap
+	admission  admission
 
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when failure is set
@@ -214,6 +215,9 @@ func (n *Node) openState(context.Context) error {
 	if err := checkContinuity(store, n.stores.log); err != nil {
 		return fmt.Errorf("%s: %w", n.options.Dir, err)
 	}
+	if err := n.loadAdmission(); err != nil {
+		return err
+	}
 	if err := n.syncDirs(); err != nil {
 		return err
 	}
@@ -268,7 +272,7 @@ func (n *Node) dialer() *dialer {
 func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
 	stream := raftStream{network: n.network, dialer: n.dialer()}
-	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admitted)
+	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admission.check)
 	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
 	if err != nil {
@@ -293,7 +297,7 @@ func newRaft(c *raft.Config, f *fsm, log raft.LogStore, stable raft.StableStore,
 		defer close(done)
 		defer func() {
 			if p := recover(); p != nil {
-				err = fmt.Errorf("%w: %v; wipe the directory and let the node rejoin", ErrCorrupt, p)
+				err = fmt.Errorf("%w: %v; wipe the data directory and let the node rejoin", ErrCorrupt, p)
 			}
 		}()
 		r, err = raft.NewRaft(c, f, log, stable, snapshots, t)

@@ -55,8 +55,8 @@ func (nodeAddr) Network() string  { return "skiff" }
 func (a nodeAddr) String() string { return string(a) }
 
 // raftTransport is raft's network transport, except that a state to be installed
-// travels on a connection of its own, and that a node which no cluster has
-// admitted grants no votes.
+// travels on a connection of its own, and that a node which has not been admitted
+// to the cluster is deaf, see admission.
 type raftTransport struct {
 	*raft.NetworkTransport
 	stream raftStream
@@ -65,23 +65,22 @@ type raftTransport struct {
 	log  *raftLog
 	acks acks
 
-	// admitted tells whether this node has a configuration. raft grants a vote to
-	// anybody while it has none.
-	admitted func() bool
+	// permit returns an error for a request that raft must not see, or send.
+	permit func(request any) error
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
-func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, log *raftLog, admitted func() bool) *raftTransport {
+func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, log *raftLog, permit func(any) error) *raftTransport {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.ctx = ctx
 	t := &raftTransport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: s, MaxPool: 3, Timeout: timeout, Logger: logger,
 		}),
-		stream: s, rpcs: make(chan raft.RPC), log: log, admitted: admitted,
+		stream: s, rpcs: make(chan raft.RPC), log: log, permit: permit,
 		ctx: ctx, cancel: cancel,
 	}
 	// Used for installs only, whose token has but a few bytes: how long the
@@ -113,31 +112,45 @@ func (t *raftTransport) filter() {
 	}
 }
 
+// SetHeartbeatHandler implements raft.Transport. Heartbeats bypass Consumer.
+func (t *raftTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if !t.refused(rpc) {
+			handle(rpc)
+		}
+	})
+}
+
+// refused answers the requests that raft must not see.
 func (t *raftTransport) refused(rpc raft.RPC) bool {
 	if err := checkRequest(rpc.Command); err != nil {
 		rpc.Respond(nil, err)
 		return true
 	}
-	switch r := rpc.Command.(type) {
-	case *raft.AppendEntriesRequest:
-		if t.log.inState(r.PrevLogEntry, r.PrevLogTerm) {
-			r.PrevLogEntry, r.PrevLogTerm = 0, 0 // nothing to compare
-		}
-		return false
-	case *raft.RequestVoteRequest:
-		if t.admitted() {
-			return false
-		}
-		rpc.Respond(&raft.RequestVoteResponse{}, nil)
-	case *raft.RequestPreVoteRequest:
-		if t.admitted() {
-			return false
-		}
-		rpc.Respond(&raft.RequestPreVoteResponse{}, nil)
-	default:
-		return false
+	if err := t.permit(rpc.Command); err != nil {
+		rpc.Respond(nil, err)
+		return true
 	}
-	return true
+	if r, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && t.log.inState(r.PrevLogEntry, r.PrevLogTerm) {
+		r.PrevLogEntry, r.PrevLogTerm = 0, 0 // nothing to compare
+	}
+	return false
+}
+
+// RequestVote implements raft.Transport.
+func (t *raftTransport) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.permit(args); err != nil {
+		return err
+	}
+	return t.NetworkTransport.RequestVote(id, to, args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *raftTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.permit(args); err != nil {
+		return err
+	}
+	return t.NetworkTransport.RequestPreVote(id, to, args, resp)
 }
 
 // checkRequest refuses what no leader of this version sends and raft would panic

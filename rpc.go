@@ -29,6 +29,7 @@ const (
 	methodHello     byte = 10 // what are you a member of? → hello
 	methodPropose   byte = 11 // command → result; the receiver must lead
 	methodReadIndex byte = 12 // consistency → index; the receiver must lead
+	methodAdmit     byte = 13 // address of a member without a log → index, term; the receiver must lead
 
 	// From a client. Each request begins with its time limit, see withDeadline.
 	methodSubmit    byte = 20 // command → leader and result; any node
@@ -148,6 +149,9 @@ func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]by
 		}
 		index, err := n.leaderIndex(ctx, Consistency(payload[0]))
 		return binary.BigEndian.AppendUint64(nil, index), encodeError(err)
+	case methodAdmit:
+		entry, err := n.serveAdmit(ctx, string(payload))
+		return entry, encodeError(err)
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }

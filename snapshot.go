@@ -96,17 +96,17 @@ func openState(root string, o *opt.Options) (*storage.Store, error) {
 			return nil, err
 		}
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s is missing; wipe the directory and rejoin", ErrCorrupt, filepath.Join(root, currentFile))
+		return nil, fmt.Errorf("%w: %s is missing; wipe the data directory and let the node rejoin", ErrCorrupt, filepath.Join(root, currentFile))
 	case err != nil:
 		return nil, err
 	}
 	name := strings.TrimSpace(string(current))
 	if !strings.HasPrefix(name, statePrefix) || name != filepath.Base(name) {
-		return nil, fmt.Errorf("%w: %s names %q; wipe the directory and rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
+		return nil, fmt.Errorf("%w: %s names %q; wipe the data directory and let the node rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
 	}
 	if len(states) > 0 && !slices.Contains(states, name) {
 		// No crash leaves this, and one of the others may be worth a look.
-		return nil, fmt.Errorf("%w: %s names %q, which is not there; wipe the directory and rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
+		return nil, fmt.Errorf("%w: %s names %q, which is not there; wipe the data directory and let the node rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
 	}
 	for _, left := range states {
 		if left == name {

@@ -40,7 +40,7 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	case len(args) >= 2 && args[0] == "verify":
 		return verify(args[1:], in, out)
 	}
-	return errors.New("usage: debindex convert | debindex verify ADDRESS...")
+	return errors.New("usage: debindex {convert | verify ADDRESS...}")
 }
 
 // record is a line of what "skiff load" reads. Bytes that are not UTF-8 go into

@@ -100,6 +100,23 @@ func (d *Dir) SetClusterID(id string) error {
 	return nil
 }
 
+// SetAdmitted records the log entry that admitted the node. It is durable when
+// SetAdmitted returns nil.
+func (d *Dir) SetAdmitted(term, index uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return fmt.Errorf("data directory %s: record admission: %w", d.path, fs.ErrClosed)
+	}
+	next := d.identity
+	next.AdmittedTerm, next.AdmittedIndex = term, index
+	if err := d.write(next); err != nil {
+		return err
+	}
+	d.identity = next
+	return nil
+}
+
 // Fresh tells whether this Open created the identity. A node that is killed before
 // it writes anything else is not fresh at its next start, though it has no raft state.
 func (d *Dir) Fresh() bool { return d.fresh }

@@ -333,3 +333,28 @@ func writeFile(t *testing.T, path, content string) {
 		t.Fatal(err)
 	}
 }
+
+func TestSetAdmitted(t *testing.T) {
+	path := t.TempDir()
+	d, err := Open(path, addressA, "bolt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetAdmitted(3, 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetAdmitted(4, 11); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("SetAdmitted after Close: %v", err)
+	}
+	d, err = Open(path, addressA, "bolt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if id := d.Identity(); id.AdmittedTerm != 3 || id.AdmittedIndex != 10 {
+		t.Errorf("read back as %+v", id)
+	}
+}

@@ -21,6 +21,10 @@ type Identity struct {
 	ClusterID   string `json:"cluster_id"` // hexadecimal, empty until known
 	LogStore    string `json:"log_store"`
 	Incarnation string `json:"incarnation"` // random, tells this directory from an emptied one
+
+	// The log entry that admitted the node; zero if it founded the cluster.
+	AdmittedTerm  uint64 `json:"admitted_term,omitempty"`
+	AdmittedIndex uint64 `json:"admitted_index,omitempty"`
 }
 
 // envelope is the content of skiff.json. The checksum covers the identity's bytes
