@@ -128,3 +128,8 @@ type OptionError struct {
 func (e *OptionError) Error() string {
 	return fmt.Sprintf("skiff: option %s: %s", e.Field, e.Reason)
 }
+
+// corrupt says what is damaged, and the way out.
+func corrupt(format string, args ...any) error {
+	return fmt.Errorf("%w: %w; wipe the data directory and let the node rejoin", ErrCorrupt, fmt.Errorf(format, args...))
+}

@@ -6,34 +6,34 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
+	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	raftwal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
-
-	"github.com/skiffdb/skiff/internal/storage"
 )
 
 // logCacheSize is how many of the latest entries are kept in memory, so that
 // followers that keep up are served without reading the log store.
 const logCacheSize = 128
 
-// raftStores are the stores under raft: the log, and term and vote.
+// raftStores are the stores under raft: the log, in layers, and term and vote.
 type raftStores struct {
-	log    *raftLog
-	stable raft.StableStore
-	close  func() error
+	log       *raftLog      // what raft sees, over
+	retaining *retainingLog // what of it stays, over a cache, over checksums, over the store
+	stable    raft.StableStore
+	close     func() error
 }
 
 // openRaftStores opens the stores in dir, or in memory if dir is empty. onFailure
 // is told of a stable store that no longer takes writes.
-func openRaftStores(dir string, kind LogStore, onFailure func(error)) (*raftStores, error) {
+func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(error)) (*raftStores, error) {
 	if dir == "" {
 		mem := raft.NewInmemStore()
-		return &raftStores{log: newRaftLog(mem), stable: mem, close: func() error { return nil }}, nil
+		retaining := newRetainingLog(mem, keep)
+		return &raftStores{log: newRaftLog(retaining), retaining: retaining, stable: mem, close: func() error { return nil }}, nil
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
 		return nil, err
@@ -46,8 +46,9 @@ func openRaftStores(dir string, kind LogStore, onFailure func(error)) (*raftStor
 	if err != nil {
 		return nil, errors.Join(err, stable.Close())
 	}
+	retaining := newRetainingLog(log, keep)
 	return &raftStores{
-		log:    newRaftLog(log),
+		log: newRaftLog(retaining), retaining: retaining,
 		stable: &stableStore{StableStore: stable, onFailure: onFailure},
 		close:  func() error { return errors.Join(closeLog(), stable.Close()) },
 	}, nil
@@ -62,7 +63,7 @@ func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	cache, err := raft.NewLogCache(logCacheSize, log)
+	cache, err := raft.NewLogCache(logCacheSize, checkedLog{log, path})
 	if err != nil {
 		return nil, nil, errors.Join(err, closeLog())
 	}
@@ -115,7 +116,8 @@ func (s *stableStore) check(err error) error {
 }
 
 // guardedLog stops the node when its log cannot be read or written. raft would go
-// on without the entries, or panic and take the host program with it.
+// on without the entries, or panic and take the host program with it. So would
+// bbolt, which maps its file into memory and believes what stands there.
 type guardedLog struct {
 	*raftLog
 	onFailure func(error)
@@ -126,7 +128,7 @@ type guardedLog struct {
 // GetLog implements raft.LogStore. It ends the calling goroutine on an error, as
 // stableStore does.
 func (g *guardedLog) GetLog(index uint64, out *raft.Log) error {
-	err := g.raftLog.GetLog(index, out)
+	err := survive(func() error { return g.raftLog.GetLog(index, out) })
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && g.running.Load() {
 		g.onFailure(fmt.Errorf("read log entry %d: %w", index, err))
 		runtime.Goexit()
@@ -139,12 +141,12 @@ func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore.
 func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
-	return g.check("write to the log", g.raftLog.StoreLogs(logs))
+	return g.check("write to the log", survive(func() error { return g.raftLog.StoreLogs(logs) }))
 }
 
 // DeleteRange implements raft.LogStore.
 func (g *guardedLog) DeleteRange(first, last uint64) error {
-	return g.check("truncate the log", g.raftLog.DeleteRange(first, last))
+	return g.check("truncate the log", survive(func() error { return g.raftLog.DeleteRange(first, last) }))
 }
 
 func (g *guardedLog) check(what string, err error) error {
@@ -154,104 +156,14 @@ func (g *guardedLog) check(what string, err error) error {
 	return err
 }
 
-// raftLog is the log as raft sees it. It settles what raft leaves unsettled when
-// a state was installed over a log that does not lead up to it.
-//
-// raft then compares the first entries after the state with what its log has at
-// the state's index. That can be an entry of another term, or none, and then all
-// entries are refused, upon which the leader installs again, for ever
-// (hashicorp/raft issue 697). So the comparison is made here, see inState.
-type raftLog struct {
-	raft.LogStore
-
-	mu sync.Mutex
-	// state is the position that the state was at when it was installed or opened:
-	// what led up to it is agreed, whatever the log holds.
-	state storage.Position
-	// stale: the log holds another entry there, and entries after it. They stay
-	// until raft removes those, since it remembers the index of the last one and
-	// would miss them.
-	stale bool
-}
-
-func newRaftLog(store raft.LogStore) *raftLog { return &raftLog{LogStore: store} }
-
-// settle brings the log in line with a state at position at. Called while raft
-// waits for the install of the state, or, with running false, before it starts.
-// After an install has been settled it must not fail.
-func (l *raftLog) settle(at storage.Position, running bool) error {
-	first, err := l.FirstIndex()
-	if err != nil {
-		return err
-	}
-	last, err := l.LastIndex()
-	if err != nil {
-		return err
-	}
-	stale := false
-	switch {
-	case last == 0:
-	case first > at.Index+1:
-		return fmt.Errorf("%w: the snapshot is at log index %d, and the log begins after that, at %d; wipe the data directory and let the node rejoin",
-			ErrCorrupt, at.Index, first)
-	case last < at.Index:
-		// All of it is in the state. A log with a gap would be refused by raft-wal.
-		err = l.LogStore.DeleteRange(first, last)
-	case first <= at.Index:
-		var conflict bool
-		if conflict, err = l.conflicts(at); conflict && running && last > at.Index {
-			stale = true
-		} else if conflict {
-			err = l.LogStore.DeleteRange(first, last)
+// survive turns a panic over a damaged file into an error, and so a fault in the
+// memory that it is mapped into.
+func survive(read func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = corrupt("%v", p)
 		}
-	}
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.state, l.stale = at, stale
-	return nil
-}
-
-// conflicts tells whether the log holds another entry at a position, or none.
-func (l *raftLog) conflicts(at storage.Position) (bool, error) {
-	var entry raft.Log
-	err := l.GetLog(at.Index, &entry)
-	if errors.Is(err, raft.ErrLogNotFound) {
-		return true, nil
-	}
-	return entry.Term != at.Term, err
-}
-
-// inState tells whether entries that follow the one at index, of term, follow the
-// state.
-func (l *raftLog) inState(index, term uint64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return index != 0 && l.state == storage.Position{Index: index, Term: term}
-}
-
-// DeleteRange implements raft.LogStore. When raft removes the stale entries after
-// the state, those before it go too, and the log is whole again.
-func (l *raftLog) DeleteRange(first, last uint64) error {
-	end, err := l.LastIndex()
-	if err != nil || end == 0 {
-		return err // raft compacts by what it remembers of the log; InmemStore breaks over it
-	}
-	l.mu.Lock()
-	whole := l.stale && first == l.state.Index+1
-	l.mu.Unlock()
-	if whole {
-		if first, err = l.FirstIndex(); err != nil {
-			return err
-		}
-	}
-	if err := l.LogStore.DeleteRange(first, last); err != nil || !whole {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stale = false
-	return nil
+	}()
+	return read()
 }

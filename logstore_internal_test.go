@@ -26,13 +26,22 @@ import (
 // logKinds are the log stores, "" in memory.
 var logKinds = []LogStore{LogStoreBolt, LogStoreWAL, ""}
 
+// keepOne keeps one entry behind a snapshot, as raft does by itself.
+var keepOne = retention{entries: 1, bytes: 1 << 30, grown: 1 << 30}
+
+// memoryLog is an empty log.
+func memoryLog() (*raftLog, *retainingLog) {
+	r := newRetainingLog(raft.NewInmemStore(), keepOne)
+	return newRaftLog(r), r
+}
+
 // newStores opens the stores under raft, in dir unless they are in memory.
 func newStores(t *testing.T, dir string, kind LogStore) *raftStores {
 	t.Helper()
 	if kind == "" {
 		dir = ""
 	}
-	s, err := openRaftStores(dir, kind, func(err error) { t.Errorf("failure: %v", err) })
+	s, err := openRaftStores(dir, kind, keepOne, func(err error) { t.Errorf("failure: %v", err) })
 	noError(t, err)
 	closeOnce := sync.OnceValue(s.close)
 	s.close = closeOnce
@@ -259,7 +268,7 @@ func (f *follower) open(t *testing.T) {
 	noError(t, err)
 	f.m = newMachine(t, store)
 	f.stores = newStores(t, filepath.Join(f.dir, "raft"), f.kind)
-	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, root: root, chunkSize: 100}
+	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, retaining: f.stores.retaining, root: root, chunkSize: 100}
 	noError(t, checkContinuity(store, f.stores.log))
 	f.endpoint = newEndpoint(t, f.net, realNode, f.m.snapshots)
 
@@ -307,7 +316,8 @@ func newScripted(t *testing.T, net *memnet.Network, last uint64) *scripted {
 	t.Helper()
 	m := freshMachine(t)
 	m.results(t, history(agreed, 1, last)...)
-	m.snapshots = &snapshotStore{fsm: m.fsm, log: newRaftLog(raft.NewInmemStore()), chunkSize: 100}
+	log, retaining := memoryLog()
+	m.snapshots = &snapshotStore{fsm: m.fsm, log: log, retaining: retaining, chunkSize: 100}
 	s := &scripted{newEndpoint(t, net, scriptedNode, m.snapshots), m}
 	t.Cleanup(func() { s.close(t) })
 	return s

@@ -230,8 +230,7 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 		return err
 	}
 	if applied.Index < marker.Applied {
-		return fmt.Errorf("%w: the state is at log index %d, behind its own snapshot marker at %d; wipe the data directory and let the node rejoin",
-			ErrCorrupt, applied.Index, marker.Applied)
+		return corrupt("the state is at log index %d, behind its own snapshot marker at %d", applied.Index, marker.Applied)
 	}
 	if applied.Index > marker.Index {
 		// The entries in between came out of the log.
@@ -240,8 +239,7 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 			return err
 		}
 		if gone {
-			return fmt.Errorf("%w: the state is at log index %d of term %d, and the log does not have that entry; wipe the data directory and let the node rejoin",
-				ErrCorrupt, applied.Index, applied.Term)
+			return corrupt("the state is at log index %d of term %d, and the log does not have that entry", applied.Index, applied.Term)
 		}
 	}
 	return log.settle(marker.Position, false)
@@ -250,7 +248,7 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 // stateError adds the kind that callers check.
 func stateError(err error) error {
 	if err != nil && (errors.Is(err, storage.ErrCorrupt) || storage.IsCorrupted(err)) {
-		return fmt.Errorf("%w: %w; wipe the data directory and let the node rejoin", ErrCorrupt, err)
+		return corrupt("%w", err)
 	}
 	return err
 }

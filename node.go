@@ -203,12 +203,12 @@ func (n *Node) openState(context.Context) error {
 	if err != nil {
 		return errors.Join(stateError(err), store.Close())
 	}
-	n.stores, err = openRaftStores(n.path("raft"), n.options.LogStore, n.failMuted)
+	n.stores, err = openRaftStores(n.path("raft"), n.options.LogStore, n.options.retention(), n.failMuted)
 	if err != nil {
 		return err
 	}
 	n.snapshots = &snapshotStore{
-		fsm: n.fsm, log: n.stores.log, root: n.path("state"),
+		fsm: n.fsm, log: n.stores.log, retaining: n.stores.retaining, root: n.path("state"),
 		opts: n.options.StateOptions, chunkSize: n.options.InstallChunkSize,
 	}
 	n.fsm.snapshots = n.snapshots
@@ -282,6 +282,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 	n.raftRef.Store(n.raft)
 	n.endRaft = sync.OnceValue(n.raft.Shutdown)
 	n.wg.Go(n.watchLeadership)
+	n.wg.Go(n.watchLogGrowth)
 	n.failing.Go(n.watchFailure)
 	n.wg.Go(n.form)
 	return nil
@@ -295,12 +296,10 @@ func newRaft(c *raft.Config, f *fsm, log raft.LogStore, stable raft.StableStore,
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("%w: %v; wipe the data directory and let the node rejoin", ErrCorrupt, p)
-			}
-		}()
-		r, err = raft.NewRaft(c, f, log, stable, snapshots, t)
+		err = survive(func() (err error) {
+			r, err = raft.NewRaft(c, f, log, stable, snapshots, t)
+			return err
+		})
 	}()
 	<-done
 	if err != nil {
@@ -324,7 +323,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.BatchApplyCh = true
 	c.SnapshotInterval = o.SnapshotInterval
 	c.SnapshotThreshold = o.SnapshotThreshold
-	c.TrailingLogs = o.TrailingLogs
+	c.TrailingLogs = 1                // retainingLog keeps more
 	c.NoSnapshotRestoreOnStart = true // the state on disk is the state machine
 	c.NoLegacyTelemetry = true
 	return c
@@ -591,6 +590,22 @@ func (n *Node) Snapshot(ctx context.Context) error {
 		return nil
 	}
 	return n.wrapNil("snapshot", err)
+}
+
+// watchLogGrowth takes a snapshot when the log has grown by Options.SnapshotBytes;
+// raft itself counts entries.
+func (n *Node) watchLogGrowth() {
+	for {
+		select {
+		case <-n.stores.retaining.due:
+			err := n.await(n.ctx, func() error { return n.raft.Snapshot().Error() })
+			if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && n.ctx.Err() == nil {
+				n.logger.Warn("no snapshot taken", "err", err)
+			}
+		case <-n.ctx.Done():
+			return
+		}
+	}
 }
 
 func (n *Node) wrap(op string, kind, err error) error {

@@ -115,15 +115,23 @@ type Options struct {
 
 	// SnapshotThreshold is how many log entries may pile up before the state is
 	// synced and the log truncated; SnapshotInterval is how often that is checked
-	// (the actual interval is random between one and two times this). A snapshot
-	// copies no data, so this is cheap. Defaults 8192 and 10 s.
+	// (the actual interval is random between one and two times this).
+	// SnapshotBytes is by how many bytes the log may grow, which is checked at each
+	// write. A snapshot copies no data, so all this is cheap. Defaults 8192, 10 s and
+	// 64 MiB.
 	SnapshotThreshold uint64
 	SnapshotInterval  time.Duration
+	SnapshotBytes     int64
 
 	// TrailingLogs is how many log entries are kept behind a snapshot, so that a
 	// follower that was away for a while catches up from the log instead of having
-	// the whole state installed. Default 10240.
-	TrailingLogs uint64
+	// the whole state installed; TrailingBytes bounds them in bytes, beyond which
+	// just the last one is kept. What a follower needs after a state that is just
+	// being installed there is kept too, up to 16 times TrailingBytes, so that
+	// writes that come meanwhile do not make it start over. Defaults 10240 and
+	// 64 MiB.
+	TrailingLogs  uint64
+	TrailingBytes int64
 
 	// InstallChunkSize is the size in bytes of the checksummed chunks in which the
 	// state is sent to a follower that is too far behind. Default 1 MiB, at most
@@ -150,7 +158,9 @@ func (o Options) withDefaults(addr string) Options {
 	setDefault(&o.MaxKeySize, min(64<<10, o.MaxBatchSize))
 	setDefault(&o.SnapshotThreshold, 8192)
 	setDefault(&o.SnapshotInterval, 10*time.Second)
+	setDefault(&o.SnapshotBytes, 64<<20)
 	setDefault(&o.TrailingLogs, 10240)
+	setDefault(&o.TrailingBytes, 64<<20)
 	setDefault(&o.InstallChunkSize, 1<<20)
 	if o.Transport == nil {
 		o.Transport = netTransport{}
@@ -270,7 +280,17 @@ func (o *Options) validateSizes(string) error {
 			return &OptionError{s.field, fmt.Sprintf("%d is not between 1 and %d", s.value, s.max)}
 		}
 	}
+	switch {
+	case o.SnapshotBytes < 1:
+		return &OptionError{"SnapshotBytes", fmt.Sprintf("%d is not positive", o.SnapshotBytes)}
+	case o.TrailingBytes < 1:
+		return &OptionError{"TrailingBytes", fmt.Sprintf("%d is not positive", o.TrailingBytes)}
+	}
 	return nil
+}
+
+func (o *Options) retention() retention {
+	return retention{entries: o.TrailingLogs, bytes: o.TrailingBytes, grown: o.SnapshotBytes}
 }
 
 func (o *Options) limits() limits {

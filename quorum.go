@@ -83,12 +83,16 @@ func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, a
 	err := t.NetworkTransport.AppendEntries(id, to, args, resp)
 	if err == nil && resp.Success {
 		t.acks.record(id, request)
+		if len(args.Entries) > 0 {
+			t.goOnCatchUp(id)
+		}
 	}
 	return err
 }
 
 // AppendEntriesPipeline implements raft.Transport.
 func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	t.endCatchUp(id)
 	p, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
 	if err != nil {
 		return nil, err

@@ -65,6 +65,9 @@ type raftTransport struct {
 	log  *raftLog
 	acks acks
 
+	mu       sync.Mutex
+	catchUps map[raft.ServerID]*hold // followers that have got a state and not all entries after it
+
 	// permit returns an error for a request that raft must not see, or send.
 	permit func(request any) error
 
@@ -80,7 +83,7 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: s, MaxPool: 3, Timeout: timeout, Logger: logger,
 		}),
-		stream: s, rpcs: make(chan raft.RPC), log: log, permit: permit,
+		stream: s, rpcs: make(chan raft.RPC), catchUps: map[raft.ServerID]*hold{}, log: log, permit: permit,
 		ctx: ctx, cancel: cancel,
 	}
 	// Used for installs only, whose token has but a few bytes: how long the
@@ -212,7 +215,41 @@ func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress,
 	}
 	withToken := *args
 	withToken.Size = int64(len(token))
-	return t.NetworkTransport.InstallSnapshot(id, to, &withToken, resp, bytes.NewReader(token))
+	if err := t.NetworkTransport.InstallSnapshot(id, to, &withToken, resp, bytes.NewReader(token)); err != nil {
+		return err
+	}
+	if resp.Success {
+		t.startCatchUp(id, src)
+	}
+	return nil
+}
+
+// startCatchUp keeps the entries that a follower needs after the state which it
+// has got.
+func (t *raftTransport) startCatchUp(id raft.ServerID, src *installSource) {
+	t.endCatchUp(id)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.catchUps[id], src.hold = src.hold, nil
+}
+
+func (t *raftTransport) goOnCatchUp(id raft.ServerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.catchUps[id]; h != nil {
+		h.use()
+	}
+}
+
+// endCatchUp is called when raft begins to send a follower each entry as it comes:
+// then that one has all others.
+func (t *raftTransport) endCatchUp(id raft.ServerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.catchUps[id]; h != nil {
+		h.release()
+		delete(t.catchUps, id)
+	}
 }
 
 func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]byte, error) {
@@ -227,7 +264,7 @@ func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]
 	defer context.AfterFunc(t.ctx, func() { _ = c.Close() })()
 	// The last answer comes after the follower has synced, so it may take as long
 	// as that; until then each write has to make progress.
-	token, err := src.send(progressConn{c, installStall})
+	token, err := src.send(progressConn{c, installStall, src.hold.use})
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the follower gave up; its log tells why")
 	}
@@ -237,10 +274,12 @@ func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]
 // installStall is how long a state transfer may make no progress.
 const installStall = 30 * time.Second
 
-// progressConn fails a read or write that takes longer than stall.
+// progressConn fails a read or write that takes longer than stall, and tells of
+// writes.
 type progressConn struct {
 	net.Conn
-	stall time.Duration
+	stall    time.Duration
+	progress func()
 }
 
 func (c progressConn) Read(b []byte) (int, error) {
@@ -254,7 +293,9 @@ func (c progressConn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	c.progress()
+	return n, err
 }
 
 // interrupt ends what is under way, so that nobody who stops has to wait until a

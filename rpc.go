@@ -490,7 +490,7 @@ func (n *Node) receiveState(from string, c net.Conn) error {
 
 // receiveFrom serves a connection on which a leader sends a state.
 func (s *snapshotStore) receiveFrom(c net.Conn) error {
-	return s.receive(progressConn{c, installStall})
+	return s.receive(progressConn{c, installStall, func() {}})
 }
 
 var _ io.ReadWriter = progressConn{}

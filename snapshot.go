@@ -51,10 +51,12 @@ const maxToken = 64
 
 // snapshotStore implements raft.SnapshotStore.
 type snapshotStore struct {
-	fsm  *fsm
-	log  *raftLog
-	root string // the directory of states; empty: in memory
-	opts *opt.Options
+	fsm *fsm
+	log *raftLog
+	// retaining is the log too, as far as an install depends on what stays of it.
+	retaining *retainingLog
+	root      string // the directory of states; empty: in memory
+	opts      *opt.Options
 
 	// chunkSize is the size of the chunks of an install, in bytes.
 	chunkSize int
@@ -96,17 +98,17 @@ func openState(root string, o *opt.Options) (*storage.Store, error) {
 			return nil, err
 		}
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s is missing; wipe the data directory and let the node rejoin", ErrCorrupt, filepath.Join(root, currentFile))
+		return nil, corrupt("%s is missing", filepath.Join(root, currentFile))
 	case err != nil:
 		return nil, err
 	}
 	name := strings.TrimSpace(string(current))
 	if !strings.HasPrefix(name, statePrefix) || name != filepath.Base(name) {
-		return nil, fmt.Errorf("%w: %s names %q; wipe the data directory and let the node rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
+		return nil, corrupt("%s names %q", filepath.Join(root, currentFile), name)
 	}
 	if len(states) > 0 && !slices.Contains(states, name) {
 		// No crash leaves this, and one of the others may be worth a look.
-		return nil, fmt.Errorf("%w: %s names %q, which is not there; wipe the data directory and let the node rejoin", ErrCorrupt, filepath.Join(root, currentFile), name)
+		return nil, corrupt("%s names %q, which is not there", filepath.Join(root, currentFile), name)
 	}
 	for _, left := range states {
 		if left == name {
@@ -262,10 +264,22 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 type installSource struct {
 	view      *storage.Snapshot
 	marker    storage.Marker
+	hold      *hold // on the entries that the follower needs next
 	chunkSize int
 }
 
 func (s *snapshotStore) source() (*installSource, error) {
+	// First, lest an entry goes from the log before it is held. raft begins with
+	// the term of the one that the state is at.
+	h := s.retaining.hold(s.fsm.applied.value())
+	src, err := s.sourceHolding(h)
+	if err != nil {
+		h.release()
+	}
+	return src, err
+}
+
+func (s *snapshotStore) sourceHolding(h *hold) (*installSource, error) {
 	view, err := s.fsm.store.Load().Snapshot()
 	if err != nil {
 		return nil, err
@@ -275,7 +289,7 @@ func (s *snapshotStore) source() (*installSource, error) {
 		view.Release()
 		return nil, err
 	}
-	return &installSource{view: view, marker: m, chunkSize: s.chunkSize}, nil
+	return &installSource{view: view, marker: m, hold: h, chunkSize: s.chunkSize}, nil
 }
 
 // markerOf describes the state in view, which may be ahead of its marker.
@@ -306,8 +320,12 @@ func (*installSource) Read([]byte) (int, error) {
 	return 0, errors.New("a state is sent by skiff's own transport only")
 }
 
+// Close ends the hold on the log unless somebody has taken it over.
 func (src *installSource) Close() error {
 	src.view.Release()
+	if src.hold != nil {
+		src.hold.release()
+	}
 	return nil
 }
 

@@ -47,7 +47,8 @@ func newInstalled(t *testing.T, root string) *installed {
 	store, err := openState(root, nil)
 	noError(t, err)
 	i := &installed{machine: newMachine(t, store), root: root}
-	i.store = &snapshotStore{fsm: i.fsm, log: newRaftLog(raft.NewInmemStore()), root: root, chunkSize: 64}
+	log, retaining := memoryLog()
+	i.store = &snapshotStore{fsm: i.fsm, log: log, retaining: retaining, root: root, chunkSize: 64}
 	i.snapshots = i.store
 	t.Cleanup(func() {
 		noError(t, i.store.close())
