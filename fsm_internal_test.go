@@ -55,7 +55,7 @@ func newMachine(t tester, store *storage.Store) *machine {
 // freshMachine is a machine on an empty state in memory.
 func freshMachine(t *testing.T) *machine {
 	t.Helper()
-	store, err := storage.Open("", nil)
+	store, err := storage.OpenMemory(nil)
 	noError(t, err)
 	t.Cleanup(func() { _ = store.Close() }) // twice is fine
 	return newMachine(t, store)
@@ -310,7 +310,7 @@ func TestTheSameLogGivesTheSameState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		logs, want, model := drawLog(t)
 		run := func(name string, batch *rapid.Generator[int], restarts bool) *machine {
-			store, err := storage.Open("", nil)
+			store, err := storage.OpenMemory(nil)
 			noError(t, err)
 			m := newMachine(t, store)
 			for from := 0; from < len(logs); {
@@ -673,7 +673,7 @@ func TestAFailureLeavesAStateToGoOnFrom(t *testing.T) {
 }
 
 func TestADamagedSessionIsNoState(t *testing.T) {
-	store, err := storage.Open("", nil)
+	store, err := storage.OpenMemory(nil)
 	noError(t, err)
 	defer store.Close()
 	var b storage.Batch
@@ -688,7 +688,7 @@ func TestADamagedSessionIsNoState(t *testing.T) {
 func TestReadsGoToTheNewStateWhenTheOldOneHasClosed(t *testing.T) {
 	m := freshMachine(t)
 	old := m.store.Load()
-	next, err := storage.Open("", nil)
+	next, err := storage.OpenMemory(nil)
 	noError(t, err)
 	defer next.Close()
 	tries := 0

@@ -264,11 +264,11 @@ func (f *follower) open(t *testing.T) {
 	if f.kind != "" {
 		root = filepath.Join(f.dir, "state")
 	}
-	store, err := openState(root, nil)
+	store, err := openState(rootAt(t, root), nil)
 	noError(t, err)
 	f.m = newMachine(t, store)
 	f.stores = newStores(t, filepath.Join(f.dir, "raft"), f.kind)
-	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, retaining: f.stores.retaining, root: root, chunkSize: 100}
+	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, retaining: f.stores.retaining, root: rootAt(t, root), chunkSize: 100}
 	noError(t, checkContinuity(store, f.stores.log))
 	f.endpoint = newEndpoint(t, f.net, realNode, f.m.snapshots)
 
@@ -612,7 +612,7 @@ func TestContinuityOfStateAndLog(t *testing.T) {
 	} {
 		for _, kind := range logKinds {
 			t.Run(fmt.Sprintf("%s/%s", test.name, kind), func(t *testing.T) {
-				store, err := storage.Open("", nil)
+				store, err := storage.OpenMemory(nil)
 				noError(t, err)
 				defer store.Close()
 				if test.applied.Index > 0 {

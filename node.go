@@ -14,6 +14,7 @@ import (
 
 	"github.com/skiffdb/skiff/internal/address"
 	"github.com/skiffdb/skiff/internal/datadir"
+	"github.com/skiffdb/skiff/internal/storage"
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
@@ -195,7 +196,11 @@ func (n *Node) path(elem string) string {
 }
 
 func (n *Node) openState(context.Context) error {
-	store, err := openState(n.path("state"), n.options.StateOptions)
+	root, err := n.stateRoot()
+	if err != nil {
+		return err
+	}
+	store, err := openState(root, n.options.StateOptions)
 	if err != nil {
 		return stateError(err)
 	}
@@ -208,7 +213,7 @@ func (n *Node) openState(context.Context) error {
 		return err
 	}
 	n.snapshots = &snapshotStore{
-		fsm: n.fsm, log: n.stores.log, retaining: n.stores.retaining, root: n.path("state"),
+		fsm: n.fsm, log: n.stores.log, retaining: n.stores.retaining, root: root,
 		opts: n.options.StateOptions, chunkSize: n.options.InstallChunkSize,
 	}
 	n.fsm.snapshots = n.snapshots
@@ -222,6 +227,13 @@ func (n *Node) openState(context.Context) error {
 		return err
 	}
 	return n.loadClusterID()
+}
+
+func (n *Node) stateRoot() (storage.Root, error) {
+	if n.dir == nil {
+		return storage.NewMemoryRoot(), nil
+	}
+	return storage.NewDirRoot(n.path("state"))
 }
 
 // syncDirs makes the names of what was created durable, before anything is

@@ -241,8 +241,8 @@ func (t *raftTransport) goOnCatchUp(id raft.ServerID) {
 	}
 }
 
-// endCatchUp is called when raft begins to send a follower each entry as it comes:
-// then that one has all others.
+// endCatchUp is called when raft goes over to sending a follower each entry as it
+// comes: then that one has all others.
 func (t *raftTransport) endCatchUp(id raft.ServerID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

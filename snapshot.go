@@ -9,17 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/hashicorp/raft"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/vmihailenco/msgpack/v5"
 
-	"github.com/skiffdb/skiff/internal/datadir"
 	"github.com/skiffdb/skiff/internal/storage"
 )
 
@@ -43,9 +40,6 @@ import (
 // Whatever List returns is read from the live state, so a snapshot that was
 // received but not swapped in does not exist as far as raft knows.
 
-// currentFile names the directory, beside it, that holds the live state.
-const currentFile = "CURRENT"
-
 // maxToken bounds what a leader may hand over in place of a snapshot.
 const maxToken = 64
 
@@ -55,7 +49,7 @@ type snapshotStore struct {
 	log *raftLog
 	// retaining is the log too, as far as an install depends on what stays of it.
 	retaining *retainingLog
-	root      string // the directory of states; empty: in memory
+	root      storage.Root
 	opts      *opt.Options
 
 	// chunkSize is the size of the chunks of an install, in bytes.
@@ -73,76 +67,51 @@ type snapshotStore struct {
 type stagedState struct {
 	token  string
 	store  *storage.Store
-	dir    string
+	name   string
 	marker storage.Marker
 }
 
 // openState opens the live state below root, and removes what an interrupted
 // install has left there.
-func openState(root string, o *opt.Options) (*storage.Store, error) {
-	if root == "" {
-		return storage.Open("", o)
-	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, err
-	}
-	states, err := listStates(root)
+func openState(root storage.Root, o *opt.Options) (*storage.Store, error) {
+	states, err := root.List()
 	if err != nil {
 		return nil, err
 	}
-	current, err := os.ReadFile(filepath.Join(root, currentFile))
+	current, err := root.Current()
 	switch {
-	case errors.Is(err, os.ErrNotExist) && len(states) == 0:
-		current = []byte(newStateName())
-		if err := datadir.WriteFileAtomic(filepath.Join(root, currentFile), current); err != nil {
+	case errors.Is(err, fs.ErrNotExist) && len(states) == 0:
+		current = newStateName()
+		if err := root.SetCurrent(current); err != nil {
 			return nil, err
 		}
-	case errors.Is(err, os.ErrNotExist):
-		return nil, corrupt("%s is missing", filepath.Join(root, currentFile))
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, corrupt("%s is missing", root.Place(storage.CurrentFile))
 	case err != nil:
 		return nil, err
-	}
-	name := strings.TrimSpace(string(current))
-	if !strings.HasPrefix(name, statePrefix) || name != filepath.Base(name) {
-		return nil, corrupt("%s names %q", filepath.Join(root, currentFile), name)
-	}
-	if len(states) > 0 && !slices.Contains(states, name) {
+	case !storage.IsStateName(current):
+		return nil, corrupt("%s names %q", root.Place(storage.CurrentFile), current)
+	case len(states) > 0 && !slices.Contains(states, current):
 		// No crash leaves this, and one of the others may be worth a look.
-		return nil, corrupt("%s names %q, which is not there", filepath.Join(root, currentFile), name)
+		return nil, corrupt("%s names %q, which is not there", root.Place(storage.CurrentFile), current)
 	}
 	for _, left := range states {
-		if left == name {
+		if left == current {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(root, left)); err != nil {
+		if err := root.Remove(left); err != nil {
 			return nil, err
 		}
 	}
-	return storage.Open(filepath.Join(root, name), o)
+	return storage.Open(root, current, o)
 }
 
-const statePrefix = "state-"
-
-func newStateName() string { return statePrefix + randomHex(8) }
+func newStateName() string { return storage.NewStateName(randomHex(8)) }
 
 func randomHex(n int) string {
 	b := make([]byte, n)
 	rand.Read(b) // never fails, see its documentation
 	return hex.EncodeToString(b)
-}
-
-func listStates(root string) ([]string, error) {
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return nil, err
-	}
-	var states []string
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), statePrefix) {
-			states = append(states, e.Name())
-		}
-	}
-	return states, nil
 }
 
 // markerSnapshot implements raft.FSMSnapshot.
@@ -363,14 +332,9 @@ func (s *snapshotStore) receive(conn io.ReadWriter) error {
 	if err := unmarshal(head, &m); err != nil {
 		return fmt.Errorf("receive state: %w", err)
 	}
-	staged := &stagedState{token: randomHex(16), marker: m}
-	path := ""
-	if s.root != "" {
-		staged.dir = newStateName()
-		path = filepath.Join(s.root, staged.dir)
-	}
-	if staged.store, err = storage.Import(path, s.opts, r, m); err != nil {
-		return errors.Join(err, os.RemoveAll(path))
+	staged := &stagedState{token: randomHex(16), name: newStateName(), marker: m}
+	if staged.store, err = storage.Import(s.root, staged.name, s.opts, r, m); err != nil {
+		return errors.Join(err, s.root.Remove(staged.name))
 	}
 	if err := s.stage(staged); err != nil {
 		return err
@@ -412,11 +376,9 @@ func (s *snapshotStore) swapIn(r io.Reader) error {
 			fmt.Errorf("the received state is at log index %d, and the live one already at %d", next.marker.Applied, applied),
 			next.store.Retire())
 	}
-	if s.root != "" {
-		if err := datadir.WriteFileAtomic(filepath.Join(s.root, currentFile), []byte(next.dir)); err != nil {
-			// Which of the two is current is not known: the next start will see.
-			return errors.Join(err, next.store.Close())
-		}
+	if err := s.root.SetCurrent(next.name); err != nil {
+		// Which of the two is current is not known: the next start will see.
+		return errors.Join(err, next.store.Close())
 	}
 	old := s.fsm.store.Load()
 	if err := s.adopt(next); err != nil {

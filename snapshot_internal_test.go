@@ -35,6 +35,17 @@ func names(t *testing.T, dir string) []string {
 	return list
 }
 
+// rootAt is the root in a directory, or in memory if path is empty.
+func rootAt(t *testing.T, path string) storage.Root {
+	t.Helper()
+	if path == "" {
+		return storage.NewMemoryRoot()
+	}
+	root, err := storage.NewDirRoot(path)
+	noError(t, err)
+	return root
+}
+
 // installed is a machine with its snapshot store, on disk if root is not empty.
 type installed struct {
 	*machine
@@ -44,11 +55,11 @@ type installed struct {
 
 func newInstalled(t *testing.T, root string) *installed {
 	t.Helper()
-	store, err := openState(root, nil)
+	store, err := openState(rootAt(t, root), nil)
 	noError(t, err)
 	i := &installed{machine: newMachine(t, store), root: root}
 	log, retaining := memoryLog()
-	i.store = &snapshotStore{fsm: i.fsm, log: log, retaining: retaining, root: root, chunkSize: 64}
+	i.store = &snapshotStore{fsm: i.fsm, log: log, retaining: retaining, root: rootAt(t, root), chunkSize: 64}
 	i.snapshots = i.store
 	t.Cleanup(func() {
 		noError(t, i.store.close())
@@ -110,7 +121,7 @@ func (i *installed) stateDirs(t *testing.T) []string {
 		return nil
 	}
 	i.store.removals.Wait()
-	return slices.DeleteFunc(names(t, i.root), func(name string) bool { return name == currentFile })
+	return slices.DeleteFunc(names(t, i.root), func(name string) bool { return name == storage.CurrentFile })
 }
 
 func TestAnInstalledStateReplacesTheLiveOne(t *testing.T) {
@@ -370,13 +381,13 @@ func TestACrashBetweenSwapAndSettle(t *testing.T) {
 				next := f.m.snapshots.staged
 				f.m.snapshots.staged = nil
 				noError(t, next.store.Close())
-				noError(t, os.WriteFile(filepath.Join(f.dir, "state", currentFile), []byte(next.dir), 0o600))
+				noError(t, os.WriteFile(filepath.Join(f.dir, "state", storage.CurrentFile), []byte(next.name), 0o600))
 				f.restart(t, s)
 
 				if f.m.applied.value() != 10 {
 					t.Fatalf("applied %d", f.m.applied.value())
 				}
-				if got := names(t, filepath.Join(f.dir, "state")); !slices.Equal(got, []string{currentFile, next.dir}) {
+				if got := names(t, filepath.Join(f.dir, "state")); !slices.Equal(got, []string{storage.CurrentFile, next.name}) {
 					t.Errorf("there are %q", got)
 				}
 				if !s.appendAgreed(t, 11, 16) {
@@ -393,7 +404,7 @@ func TestACrashBetweenSwapAndSettle(t *testing.T) {
 // them, and only them.
 func TestOpenStateRemovesWhatAnInstallLeft(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "a", "state")
-	s, err := openState(root, nil)
+	s, err := openState(rootAt(t, root), nil)
 	noError(t, err)
 	var b storage.Batch
 	b.Put([]byte("k"), []byte("v"), 1)
@@ -403,7 +414,7 @@ func TestOpenStateRemovesWhatAnInstallLeft(t *testing.T) {
 	noError(t, os.Mkdir(filepath.Join(root, "state-left"), 0o700))
 	noError(t, os.WriteFile(filepath.Join(root, "state-left", "000001.log"), nil, 0o600))
 	noError(t, os.WriteFile(filepath.Join(root, "other"), nil, 0o600))
-	s, err = openState(root, nil)
+	s, err = openState(rootAt(t, root), nil)
 	noError(t, err)
 	defer s.Close()
 	if got := contents(t, s); !slices.Equal(got, []string{"k=v@1"}) {
@@ -426,10 +437,10 @@ func TestOpenStateRefusesABadPointer(t *testing.T) {
 				noError(t, os.Mkdir(filepath.Join(root, state), 0o700))
 			}
 			if current != "missing file" {
-				noError(t, os.WriteFile(filepath.Join(root, currentFile), []byte(current), 0o600))
+				noError(t, os.WriteFile(filepath.Join(root, storage.CurrentFile), []byte(current), 0o600))
 			}
 			before := names(t, root)
-			if s, err := openState(root, nil); !errors.Is(err, ErrCorrupt) {
+			if s, err := openState(rootAt(t, root), nil); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("%q beside %q: got %v, want ErrCorrupt", current, states, err)
 				if s != nil {
 					noError(t, s.Close())
@@ -445,11 +456,11 @@ func TestOpenStateRefusesABadPointer(t *testing.T) {
 // A first start may be interrupted after the pointer was written.
 func TestOpenStateGoesOnAfterAnInterruptedFirstStart(t *testing.T) {
 	root := t.TempDir()
-	noError(t, os.WriteFile(filepath.Join(root, currentFile), []byte("state-a\n"), 0o600))
-	s, err := openState(root, nil)
+	noError(t, os.WriteFile(filepath.Join(root, storage.CurrentFile), []byte("state-a\n"), 0o600))
+	s, err := openState(rootAt(t, root), nil)
 	noError(t, err)
 	defer s.Close()
-	if got := names(t, root); !slices.Equal(got, []string{currentFile, "state-a"}) {
+	if got := names(t, root); !slices.Equal(got, []string{storage.CurrentFile, "state-a"}) {
 		t.Errorf("there are %q", got)
 	}
 }

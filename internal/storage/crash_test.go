@@ -19,8 +19,7 @@ import (
 type disk struct {
 	mu     sync.Mutex
 	image  image
-	start  image  // before the first of changes
-	dir    string // for prefixSafe, which syncs one
+	start  image // before the first of changes
 	locked bool
 
 	changes []change
@@ -43,7 +42,7 @@ type file struct {
 type change func(*image)
 
 func newDisk(t *testing.T, from image) *disk {
-	return &disk{image: from.clone(), start: from.clone(), dir: t.TempDir()}
+	return &disk{image: from.clone(), start: from.clone()}
 }
 
 func (i image) clone() image {
@@ -88,6 +87,8 @@ func (u unlocker) Unlock() {
 	defer u.d.mu.Unlock()
 	u.d.locked = false
 }
+
+func (d *disk) SyncNames() error { return nil } // a crash loses no names here
 
 func (d *disk) Log(string)   {}
 func (d *disk) Close() error { return nil }
@@ -226,7 +227,7 @@ func (i image) crash(r *rand.Rand, l loss) image {
 // layer makes the storage that goleveldb gets to see.
 type layer func(*disk) storage.Storage
 
-func asSkiffDoes(d *disk) storage.Storage     { return &prefixSafe{Storage: d, dir: d.dir} }
+func asSkiffDoes(d *disk) storage.Storage     { return &prefixSafe{Files: d} }
 func asGoleveldbDoes(d *disk) storage.Storage { return d }
 
 // openOn opens a state on a disk.
@@ -236,7 +237,7 @@ func openOn(d *disk, over layer, o *opt.Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: db, stor: stor, views: map[view]struct{}{}}, nil
+	return wrap(db, stor), nil
 }
 
 // history is the writes of a test: entry i is known by what it leaves.
@@ -461,12 +462,12 @@ func TestPlainGoleveldbLeavesHolesAfterACrash(t *testing.T) {
 
 // brokenSync fails to sync journals when told to.
 type brokenSync struct {
-	storage.Storage
+	Files
 	broken *bool
 }
 
 func (s brokenSync) Create(fd storage.FileDesc) (storage.Writer, error) {
-	w, err := s.Storage.Create(fd)
+	w, err := s.Files.Create(fd)
 	if fd.Type != storage.TypeJournal {
 		return w, err
 	}
@@ -494,7 +495,7 @@ func TestAFailedSyncStopsTheWrites(t *testing.T) {
 	d := newDisk(t, image{files: map[storage.FileDesc]*file{}})
 	broken := false
 	s, err := openOn(d, func(d *disk) storage.Storage {
-		return &prefixSafe{Storage: brokenSync{d, &broken}, dir: d.dir}
+		return &prefixSafe{Files: brokenSync{d, &broken}}
 	}, h.o)
 	must(t, err)
 	must(t, s.Mark(Marker{}))

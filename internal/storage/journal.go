@@ -8,8 +8,6 @@ import (
 
 	"github.com/syndtr/goleveldb/leveldb/journal"
 	"github.com/syndtr/goleveldb/leveldb/storage"
-
-	"github.com/skiffdb/skiff/internal/datadir"
 )
 
 // prefixSafe makes a crash lose at most a tail of the unsynced writes, and keeps
@@ -26,8 +24,7 @@ import (
 //     missing.
 //   - It does not sync the directory in which it creates files.
 type prefixSafe struct {
-	storage.Storage
-	dir string
+	Files
 
 	// As journals are read, one after the other, by goleveldb's recovery: the
 	// sequence number that has to come next (0 before the first), and whether
@@ -38,16 +35,16 @@ type prefixSafe struct {
 
 // Create implements storage.Storage.
 func (s *prefixSafe) Create(fd storage.FileDesc) (storage.Writer, error) {
-	w, err := s.Storage.Create(fd)
+	w, err := s.Files.Create(fd)
 	if err != nil {
 		return nil, err
 	}
-	return &safeWriter{Writer: w, dir: s.dir, journal: fd.Type == storage.TypeJournal}, nil
+	return &safeWriter{Writer: w, files: s.Files, journal: fd.Type == storage.TypeJournal}, nil
 }
 
 type safeWriter struct {
 	storage.Writer
-	dir     string
+	files   Files
 	journal bool
 	named   bool // the directory has been synced since the file was created
 }
@@ -57,7 +54,7 @@ func (w *safeWriter) Sync() error {
 	if err := w.Writer.Sync(); err != nil || w.named {
 		return err
 	}
-	if err := datadir.SyncDir(w.dir); err != nil {
+	if err := w.files.SyncNames(); err != nil {
 		return err
 	}
 	w.named = true
@@ -73,7 +70,7 @@ func (w *safeWriter) Close() error {
 
 // Open implements storage.Storage.
 func (s *prefixSafe) Open(fd storage.FileDesc) (storage.Reader, error) {
-	r, err := s.Storage.Open(fd)
+	r, err := s.Files.Open(fd)
 	if err != nil || fd.Type != storage.TypeJournal {
 		return r, err
 	}

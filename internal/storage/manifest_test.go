@@ -98,7 +98,7 @@ func TestOptionsThatTheStateDependsOn(t *testing.T) {
 func TestAStateIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	newStore(t, dir)
-	if _, err := Open(dir, nil); err == nil || errors.Is(err, ErrCorrupt) {
+	if _, err := OpenDir(dir, nil); err == nil || errors.Is(err, ErrCorrupt) {
 		t.Errorf("a second Open: %v", err)
 	}
 }

@@ -11,8 +11,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -29,9 +31,9 @@ import (
 // Store is one state. All methods are safe for concurrent use, except that only
 // one goroutine may write.
 type Store struct {
-	path string // empty: in memory
-	db   *leveldb.DB
-	stor storage.Storage
+	db     *leveldb.DB
+	files  io.Closer
+	remove func() error // removes the files, when they are closed
 
 	// mu keeps the goleveldb open while somebody is inside it: all operations
 	// hold it for reading, Close for writing.
@@ -55,18 +57,34 @@ type view interface {
 	abandon()
 }
 
-// Open opens the state in the directory path, or a new one in memory if path is
-// empty.
-func Open(path string, o *opt.Options) (*Store, error) {
-	stor, err := openStorage(path)
+// Open opens the state name in root, or makes it.
+func Open(root Root, name string, o *opt.Options) (*Store, error) {
+	files, err := root.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("open state %s: %w", path, err)
+		return nil, fmt.Errorf("open state %s: %w", root.Place(name), err)
 	}
-	db, err := openDB(stor, o)
+	s, err := openFiles(files, o)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open state %s: %w", path, err), stor.Close())
+		return nil, errors.Join(fmt.Errorf("open state %s: %w", root.Place(name), err), files.Close())
 	}
-	return &Store{path: path, db: db, stor: stor, views: map[view]struct{}{}}, nil
+	s.remove = func() error { return root.Remove(name) }
+	return s, nil
+}
+
+// OpenMemory returns an empty state in memory.
+func OpenMemory(o *opt.Options) (*Store, error) { return Open(NewMemoryRoot(), "", o) }
+
+// OpenDir opens the state in a directory on its own, or makes it.
+func OpenDir(path string, o *opt.Options) (*Store, error) {
+	return Open(dirRoot(filepath.Dir(path)), filepath.Base(path), o)
+}
+
+func openFiles(files Files, o *opt.Options) (*Store, error) {
+	db, err := openDB(&prefixSafe{Files: files}, o)
+	if err != nil {
+		return nil, err
+	}
+	return wrap(db, files), nil
 }
 
 func openDB(stor storage.Storage, o *opt.Options) (*leveldb.DB, error) {
@@ -74,6 +92,10 @@ func openDB(stor storage.Storage, o *opt.Options) (*leveldb.DB, error) {
 		return nil, err
 	}
 	return leveldb.Open(stor, options(o))
+}
+
+func wrap(db *leveldb.DB, files io.Closer) *Store {
+	return &Store{db: db, files: files, remove: func() error { return nil }, views: map[view]struct{}{}}
 }
 
 // removeUnborn removes what a crash left while goleveldb made an empty state: a
@@ -98,17 +120,6 @@ func removeUnborn(stor storage.Storage) error {
 		}
 	}
 	return nil
-}
-
-func openStorage(path string) (storage.Storage, error) {
-	if path == "" {
-		return storage.NewMemStorage(), nil
-	}
-	fs, err := storage.OpenFile(path, false)
-	if err != nil {
-		return nil, err
-	}
-	return &prefixSafe{Storage: fs, dir: path}, nil
 }
 
 // options are the user's, with what the state depends on.
@@ -143,7 +154,7 @@ func (s *Store) Close() error {
 	for v := range views {
 		v.abandon()
 	}
-	return errors.Join(s.db.Close(), s.stor.Close())
+	return errors.Join(s.db.Close(), s.files.Close())
 }
 
 // Closed tells whether the store has been closed.
@@ -161,18 +172,12 @@ func (s *Store) Retire() error {
 	last := len(s.views) == 0
 	s.viewsMu.Unlock()
 	if last {
-		return s.remove()
+		return s.closeAndRemove()
 	}
 	return nil
 }
 
-func (s *Store) remove() error {
-	err := s.Close()
-	if s.path != "" {
-		err = errors.Join(err, os.RemoveAll(s.path))
-	}
-	return err
-}
+func (s *Store) closeAndRemove() error { return errors.Join(s.Close(), s.remove()) }
 
 // track registers a view; the caller holds s.mu for reading and has seen that
 // the store is open.
@@ -192,7 +197,7 @@ func (s *Store) untrack(v view) {
 	if last {
 		// Nobody is left to tell of an error; what stays behind is removed at the
 		// next start.
-		_ = s.remove()
+		_ = s.closeAndRemove()
 	}
 }
 

@@ -26,7 +26,11 @@ type tb interface {
 // newStore opens a state, on disk or in memory.
 func newStore(t *testing.T, path string) *Store {
 	t.Helper()
-	s, err := Open(path, nil)
+	open := OpenDir
+	if path == "" {
+		open = func(_ string, o *opt.Options) (*Store, error) { return OpenMemory(o) }
+	}
+	s, err := open(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,11 +74,11 @@ func appendBytes(to, b []byte) []byte {
 	return append(binary.AppendUvarint(to, uint64(len(b))), b...)
 }
 
-// Import makes a new state in the directory path (in memory if empty) from a
-// stream written by Export, and marks it. When it returns, the state is complete
-// and durable. It must agree with the marker.
-func Import(path string, o *opt.Options, r io.Reader, m Marker) (*Store, error) {
-	s, err := Open(path, o)
+// Import makes a new state in root from a stream written by Export, and marks it.
+// When it returns, the state is complete and durable. It must agree with the
+// marker. What is left of one that fails is the caller's to remove.
+func Import(root Root, name string, o *opt.Options, r io.Reader, m Marker) (*Store, error) {
+	s, err := Open(root, name, o)
 	if err != nil {
 		return nil, err
 	}

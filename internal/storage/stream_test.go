@@ -66,11 +66,12 @@ func TestWhatIsImportedEqualsWhatWasExported(t *testing.T) {
 	for _, chunkSize := range []int{1, 64, 1 << 20} {
 		for _, path := range []string{"", "disk"} {
 			t.Run(fmt.Sprintf("chunks of %d to %q", chunkSize, path), func(t *testing.T) {
+				root := NewMemoryRoot()
 				if path != "" {
-					path = filepath.Join(t.TempDir(), path)
+					root = dirRoot(t.TempDir())
 				}
 				s := sampleStore(t, "")
-				got, err := Import(path, nil, iotest.OneByteReader(bytes.NewReader(export(t, s, chunkSize))), sampleMarker)
+				got, err := Import(root, path, nil, iotest.OneByteReader(bytes.NewReader(export(t, s, chunkSize))), sampleMarker)
 				must(t, err)
 				defer func() { must(t, got.Close()) }()
 				if checksum(t, got) != checksum(t, s) {
@@ -109,7 +110,7 @@ func TestAnExportShowsOneMoment(t *testing.T) {
 	})
 	var stream bytes.Buffer
 	must(t, v.Export(&stream, 100))
-	got, err := Import("", nil, &stream, sampleMarker)
+	got, err := Import(NewMemoryRoot(), "", nil, &stream, sampleMarker)
 	must(t, err)
 	defer got.Close()
 	if checksum(t, got) != want {
@@ -128,7 +129,7 @@ func TestImportRefusesWhatDoesNotFitTheMarker(t *testing.T) {
 		{"a position before what was applied", Marker{Position: Position{9, 2}, Applied: 10}},
 		{"nothing", Marker{}},
 	} {
-		if _, err := Import("", nil, bytes.NewReader(stream), test.m); !errors.Is(err, ErrCorrupt) {
+		if _, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(stream), test.m); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: got %v, want ErrCorrupt", test.name, err)
 		}
 	}
@@ -141,11 +142,11 @@ func TestImportRefusesEachFlippedByteAndEachTruncation(t *testing.T) {
 	for at := 0; at < len(stream); at += 1 + r.IntN(5) {
 		damaged := slices.Clone(stream)
 		damaged[at] ^= 1 << r.IntN(8)
-		if s, err := Import("", nil, bytes.NewReader(damaged), sampleMarker); err == nil {
+		if s, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(damaged), sampleMarker); err == nil {
 			t.Errorf("byte %d of %d was flipped, and nobody noticed", at, len(stream))
 			must(t, s.Close())
 		}
-		if s, err := Import("", nil, bytes.NewReader(stream[:at]), sampleMarker); err == nil {
+		if s, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(stream[:at]), sampleMarker); err == nil {
 			t.Errorf("%d of %d bytes were enough", at, len(stream))
 			must(t, s.Close())
 		}
@@ -171,7 +172,7 @@ func TestImportRefusesHostileStreams(t *testing.T) {
 		"fewer pairs than announced":  end(1),
 		"an applied index of garbage": append(append(chunk(append(appendBytes(nil, keyApplied), 1, 0xc1)...), chunk()...), 0, 0, 0, 0, 0, 0, 0, 1),
 	} {
-		if _, err := Import("", nil, bytes.NewReader(stream), Marker{}); !errors.Is(err, ErrCorrupt) {
+		if _, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(stream), Marker{}); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: got %v, want ErrCorrupt", name, err)
 		}
 	}
@@ -222,7 +223,7 @@ func (w *limitedWriter) Write(b []byte) (int, error) {
 }
 
 func FuzzImport(f *testing.F) {
-	s, err := Open("", nil)
+	s, err := OpenMemory(nil)
 	must(f, err)
 	write(f, s, func(b *Batch) {
 		b.Put([]byte("k"), []byte("v"), 1)
@@ -239,7 +240,7 @@ func FuzzImport(f *testing.F) {
 		}
 		// The checksums are put right, so that the fuzzer gets past them.
 		for _, stream := range [][]byte{b, withChecksums(b)} {
-			s, err := Import("", nil, bytes.NewReader(stream), sampleMarker)
+			s, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(stream), sampleMarker)
 			if err != nil {
 				continue
 			}
@@ -249,7 +250,7 @@ func FuzzImport(f *testing.F) {
 				t.Errorf("imported at index %d", applied.Index)
 			}
 			// Whatever was let in can be read and sent on.
-			if got, err := Import("", nil, bytes.NewReader(export(t, s, 10)), sampleMarker); err != nil {
+			if got, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(export(t, s, 10)), sampleMarker); err != nil {
 				t.Error(err)
 			} else {
 				must(t, got.Close())
@@ -288,7 +289,7 @@ func TestTheChecksumIsOfContent(t *testing.T) {
 			}
 		}), 1, 20).Draw(t, "pairs")
 		batched := func(label string, o *opt.Options) *Store {
-			s, err := Open("", o)
+			s, err := OpenMemory(o)
 			must(t, err)
 			var b Batch
 			for _, p := range pairs {
@@ -402,7 +403,7 @@ func TestVersionsAreIteratedAsValues(t *testing.T) {
 // A state that cannot be imported stays behind closed, for the caller to remove.
 func TestAFailedImportReleasesItsDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	if _, err := Import(dir, nil, bytes.NewReader(nil), Marker{}); err == nil {
+	if _, err := Import(dirRoot(filepath.Dir(dir)), filepath.Base(dir), nil, bytes.NewReader(nil), Marker{}); err == nil {
 		t.Fatal("no error")
 	}
 	must(t, os.RemoveAll(dir))
