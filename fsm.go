@@ -360,7 +360,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if failed := f.failed.Load(); failed != nil {
 		return nil, *failed
 	}
-	return markerSnapshot{store: f.store.Load(), applied: f.applied.value()}, nil
+	return markerSnapshot{store: f.store.Load(), applied: f.applied.value(), emit: f.snapshots.emit}, nil
 }
 
 // Restore implements raft.FSM: it puts an installed state in the place of the

@@ -1,6 +1,7 @@
 package skiff
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -125,13 +126,16 @@ type guardedLog struct {
 	running atomic.Bool
 }
 
-// GetLog implements raft.LogStore. It ends the calling goroutine on an error, as
-// stableStore does.
+// GetLog implements raft.LogStore. On an error it ends the calling goroutine, as
+// stableStore does, except where raft reads for a follower and can live with it:
+// there others wait for the goroutine.
 func (g *guardedLog) GetLog(index uint64, out *raft.Log) error {
 	err := survive(func() error { return g.raftLog.GetLog(index, out) })
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && g.running.Load() {
 		g.onFailure(fmt.Errorf("read log entry %d: %w", index, err))
-		runtime.Goexit()
+		if !bytes.Contains(debug.Stack(), []byte("raft.(*Raft).setupAppendEntries")) {
+			runtime.Goexit()
+		}
 	}
 	return err
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	stdnet "net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -232,7 +232,7 @@ func newEndpoint(t *testing.T, net *memnet.Network, addr string, snapshots *snap
 	unknown := func() wire.ClusterID { return wire.ClusterID{} }
 	n := newNetwork(addr, l, time.Minute, slog.New(slog.DiscardHandler))
 	n.clusterID = unknown
-	n.install = snapshots.receiveAny
+	n.install = func(from string, c stdnet.Conn) error { return snapshots.receive(from, c) }
 	n.serve()
 	d := &dialer{self: addr, transport: host, timeout: time.Minute, clusterID: unknown}
 	return &endpoint{n, newRaftTransport(raftStream{network: n, dialer: d}, time.Minute, hclog.NewNullLogger(), snapshots.log, func(any) error { return nil })}
@@ -268,7 +268,7 @@ func (f *follower) open(t *testing.T) {
 	noError(t, err)
 	f.m = newMachine(t, store)
 	f.stores = newStores(t, filepath.Join(f.dir, "raft"), f.kind)
-	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, retaining: f.stores.retaining, root: rootAt(t, root), chunkSize: 100}
+	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, retaining: f.stores.retaining, root: rootAt(t, root), chunkSize: 100, emit: func(Event) {}}
 	noError(t, checkContinuity(store, f.stores.log))
 	f.endpoint = newEndpoint(t, f.net, realNode, f.m.snapshots)
 
@@ -317,7 +317,7 @@ func newScripted(t *testing.T, net *memnet.Network, last uint64) *scripted {
 	m := freshMachine(t)
 	m.results(t, history(agreed, 1, last)...)
 	log, retaining := memoryLog()
-	m.snapshots = &snapshotStore{fsm: m.fsm, log: log, retaining: retaining, chunkSize: 100}
+	m.snapshots = &snapshotStore{fsm: m.fsm, log: log, retaining: retaining, chunkSize: 100, emit: func(Event) {}}
 	s := &scripted{newEndpoint(t, net, scriptedNode, m.snapshots), m}
 	t.Cleanup(func() { s.close(t) })
 	return s
@@ -531,7 +531,7 @@ func TestRaftStopsWhenItCannotStoreATerm(t *testing.T) {
 				stable: &stableStore{StableStore: disk, onFailure: func(err error) { failed <- err }},
 			}
 			m := freshMachine(t)
-			m.snapshots = &snapshotStore{fsm: m.fsm, log: stores.log}
+			m.snapshots = &snapshotStore{fsm: m.fsm, log: stores.log, emit: func(Event) {}}
 			net := memnet.New()
 			e := newEndpoint(t, net, realNode, m.snapshots)
 			s := newScripted(t, net, 1)
@@ -640,6 +640,3 @@ func TestContinuityOfStateAndLog(t *testing.T) {
 		}
 	}
 }
-
-// receiveAny is Node.receiveState without a node that knows who leads.
-func (s *snapshotStore) receiveAny(_ string, c net.Conn) error { return s.receiveFrom(c) }

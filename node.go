@@ -65,6 +65,7 @@ type Node struct {
 	leadership leadership
 	bootstrap  bootstrap
 	admission  admission
+	events     events
 
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when failure is set
@@ -215,6 +216,7 @@ func (n *Node) openState(context.Context) error {
 	n.snapshots = &snapshotStore{
 		fsm: n.fsm, log: n.stores.log, retaining: n.stores.retaining, root: root,
 		opts: n.options.StateOptions, chunkSize: n.options.InstallChunkSize,
+		rate: newRate(n.options.InstallRate), emit: n.emit,
 	}
 	n.fsm.snapshots = n.snapshots
 	if err := checkContinuity(store, n.stores.log); err != nil {
@@ -378,6 +380,7 @@ func (n *Node) leavePhase(from, to phase) bool {
 func (n *Node) stopIdle() error {
 	if n.leavePhase(created, stopped) {
 		n.cancel(ErrNotRunning)
+		n.events.close()
 		return nil
 	}
 	n.mu.RLock()
@@ -464,6 +467,7 @@ func (n *Node) close() error {
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
 	}
+	n.events.close()
 	return errors.Join(errs...)
 }
 

@@ -135,8 +135,11 @@ type Options struct {
 
 	// InstallChunkSize is the size in bytes of the checksummed chunks in which the
 	// state is sent to a follower that is too far behind. Default 1 MiB, at most
-	// 16 MiB.
+	// 16 MiB. InstallRate bounds, in bytes per second, how fast this node sends
+	// states, all together; at least 64 KiB. Default 0: as fast as they are taken,
+	// which costs a busy leader some of its disk and network.
 	InstallChunkSize int
+	InstallRate      int64
 
 	// Logger receives what the node and raft have to say. Default: silent.
 	Logger *slog.Logger
@@ -283,6 +286,8 @@ func (o *Options) validateSizes(string) error {
 	switch {
 	case o.SnapshotBytes < 1:
 		return &OptionError{"SnapshotBytes", fmt.Sprintf("%d is not positive", o.SnapshotBytes)}
+	case o.InstallRate != 0 && o.InstallRate < sendPiece:
+		return &OptionError{"InstallRate", fmt.Sprintf("%d is below %d", o.InstallRate, sendPiece)}
 	case o.TrailingBytes < 1:
 		return &OptionError{"TrailingBytes", fmt.Sprintf("%d is not positive", o.TrailingBytes)}
 	}

@@ -264,7 +264,7 @@ func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]
 	defer context.AfterFunc(t.ctx, func() { _ = c.Close() })()
 	// The last answer comes after the follower has synced, so it may take as long
 	// as that; until then each write has to make progress.
-	token, err := src.send(progressConn{c, installStall, src.hold.use})
+	token, err := src.send(t.ctx, string(to), progressConn{c, installStall})
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the follower gave up; its log tells why")
 	}
@@ -274,12 +274,10 @@ func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]
 // installStall is how long a state transfer may make no progress.
 const installStall = 30 * time.Second
 
-// progressConn fails a read or write that takes longer than stall, and tells of
-// writes.
+// progressConn fails a read or write that takes longer than stall.
 type progressConn struct {
 	net.Conn
-	stall    time.Duration
-	progress func()
+	stall time.Duration
 }
 
 func (c progressConn) Read(b []byte) (int, error) {
@@ -293,9 +291,7 @@ func (c progressConn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Write(b)
-	c.progress()
-	return n, err
+	return c.Conn.Write(b)
 }
 
 // interrupt ends what is under way, so that nobody who stops has to wait until a

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"runtime/debug"
@@ -485,12 +484,5 @@ func (n *Node) receiveState(from string, c net.Conn) error {
 	if leader := n.leader(); from == "" || from != leader {
 		return fmt.Errorf("%w: %s sends a state, and the leader is %q", ErrRefused, from, leader)
 	}
-	return n.snapshots.receiveFrom(c)
+	return n.snapshots.receive(from, progressConn{c, installStall})
 }
-
-// receiveFrom serves a connection on which a leader sends a state.
-func (s *snapshotStore) receiveFrom(c net.Conn) error {
-	return s.receive(progressConn{c, installStall, func() {}})
-}
-
-var _ io.ReadWriter = progressConn{}

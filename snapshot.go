@@ -1,10 +1,8 @@
 package skiff
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,10 +10,11 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/syndtr/goleveldb/leveldb/opt"
-	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/time/rate"
 
 	"github.com/skiffdb/skiff/internal/storage"
 )
@@ -30,7 +29,7 @@ import (
 //  1. raft on the leader opens the snapshot: a goleveldb view of the state as it
 //     is at that moment ([snapshotStore.Open], [installSource]).
 //  2. Our transport streams the view to the follower, on a connection of its own
-//     and before raft there hears of it ([installSource.WriteTo]).
+//     and before raft there hears of it ([installSource.send]).
 //  3. The follower imports it into a new directory, verifies and syncs it, and
 //     answers with a token ([snapshotStore.receive]).
 //  4. The leader's InstallSnapshot request carries just the token. raft on the
@@ -54,6 +53,10 @@ type snapshotStore struct {
 
 	// chunkSize is the size of the chunks of an install, in bytes.
 	chunkSize int
+	// rate is how fast states are sent, all together; nil if that is not limited.
+	rate *rate.Limiter
+	// emit tells of an event.
+	emit func(Event)
 
 	mu       sync.Mutex
 	staged   *stagedState      // the newest state received
@@ -68,6 +71,7 @@ type stagedState struct {
 	token  string
 	store  *storage.Store
 	name   string
+	from   string // the node that sent it
 	marker storage.Marker
 }
 
@@ -118,6 +122,7 @@ func randomHex(n int) string {
 type markerSnapshot struct {
 	store   *storage.Store
 	applied uint64
+	emit    func(Event)
 }
 
 // Persist makes the state durable and marks it. It may run while entries are
@@ -128,7 +133,12 @@ func (m markerSnapshot) Persist(to raft.SnapshotSink) error {
 		return fmt.Errorf("snapshot into a %T", to)
 	}
 	s.marker.Applied = m.applied
-	return m.store.Mark(s.marker)
+	start := time.Now()
+	if err := m.store.Mark(s.marker); err != nil {
+		return err
+	}
+	m.emit(SnapshotTaken{Index: s.marker.Index, Duration: time.Since(start)})
+	return nil
 }
 
 // Release implements raft.FSMSnapshot; there is nothing to release.
@@ -229,38 +239,6 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 	return meta, src, nil
 }
 
-// installSource is a state to be sent. raft hands it to our transport.
-type installSource struct {
-	view      *storage.Snapshot
-	marker    storage.Marker
-	hold      *hold // on the entries that the follower needs next
-	chunkSize int
-}
-
-func (s *snapshotStore) source() (*installSource, error) {
-	// First, lest an entry goes from the log before it is held. raft begins with
-	// the term of the one that the state is at.
-	h := s.retaining.hold(s.fsm.applied.value())
-	src, err := s.sourceHolding(h)
-	if err != nil {
-		h.release()
-	}
-	return src, err
-}
-
-func (s *snapshotStore) sourceHolding(h *hold) (*installSource, error) {
-	view, err := s.fsm.store.Load().Snapshot()
-	if err != nil {
-		return nil, err
-	}
-	m, err := markerOf(view)
-	if err != nil {
-		view.Release()
-		return nil, err
-	}
-	return &installSource{view: view, marker: m, hold: h, chunkSize: s.chunkSize}, nil
-}
-
 // markerOf describes the state in view, which may be ahead of its marker.
 func markerOf(view *storage.Snapshot) (storage.Marker, error) {
 	applied, err := view.Applied()
@@ -282,64 +260,6 @@ func markerOf(view *storage.Snapshot) (storage.Marker, error) {
 		m.Position = marker.Position
 	}
 	return m, nil
-}
-
-// Read is not used: only our transport sends a state.
-func (*installSource) Read([]byte) (int, error) {
-	return 0, errors.New("a state is sent by skiff's own transport only")
-}
-
-// Close ends the hold on the log unless somebody has taken it over.
-func (src *installSource) Close() error {
-	src.view.Release()
-	if src.hold != nil {
-		src.hold.release()
-	}
-	return nil
-}
-
-// send writes the state to a follower and returns the token for it.
-func (src *installSource) send(conn io.ReadWriter) ([]byte, error) {
-	head, err := msgpack.Marshal(&src.marker)
-	if err != nil {
-		return nil, err
-	}
-	w := bufio.NewWriterSize(conn, 256<<10)
-	if err := writeSized(w, head); err != nil {
-		return nil, err
-	}
-	if err := src.view.Export(w, src.chunkSize); err != nil {
-		return nil, err
-	}
-	if err := w.Flush(); err != nil {
-		return nil, err
-	}
-	return readSized(conn, maxToken)
-}
-
-// maxInstallHead bounds the marker, whose one large part is the configuration.
-const maxInstallHead = 1 << 20
-
-// receive imports a state that a leader sends, and answers with a token for it
-// when it is whole, verified and synced.
-func (s *snapshotStore) receive(conn io.ReadWriter) error {
-	r := bufio.NewReaderSize(conn, 256<<10)
-	head, err := readSized(r, maxInstallHead)
-	if err != nil {
-		return fmt.Errorf("receive state: %w", err)
-	}
-	var m storage.Marker
-	if err := unmarshal(head, &m); err != nil {
-		return fmt.Errorf("receive state: %w", err)
-	}
-	staged := &stagedState{token: randomHex(16), name: newStateName(), marker: m}
-	if staged.store, err = storage.Import(s.root, staged.name, s.opts, r, m); err != nil {
-		return errors.Join(err, s.root.Remove(staged.name))
-	}
-	if err := s.stage(staged); err != nil {
-		return err
-	}
-	return writeSized(conn, []byte(staged.token))
 }
 
 // stage keeps a received state, in the place of an earlier one that raft has not
@@ -394,6 +314,7 @@ func (s *snapshotStore) swapIn(r io.Reader) error {
 	// From here on there must be no error: raft would not know of a state that the
 	// log already relies on.
 	s.retire(old)
+	s.emit(Installed{Peer: next.from, Index: next.marker.Index})
 	return nil
 }
 
@@ -433,24 +354,4 @@ func (s *snapshotStore) close() error {
 		errs = append(errs, old.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// writeSized and readSized frame the few short strings of an install.
-func writeSized(w io.Writer, b []byte) error {
-	_, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
-	return err
-}
-
-func readSized(r io.Reader, limit uint32) ([]byte, error) {
-	var size [4]byte
-	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(size[:])
-	if n > limit {
-		return nil, fmt.Errorf("announced %d bytes where at most %d are allowed", n, limit)
-	}
-	b := make([]byte, n)
-	_, err := io.ReadFull(r, b)
-	return b, err
 }

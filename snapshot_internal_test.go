@@ -2,7 +2,6 @@ package skiff
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/syndtr/goleveldb/leveldb"
@@ -59,7 +59,7 @@ func newInstalled(t *testing.T, root string) *installed {
 	noError(t, err)
 	i := &installed{machine: newMachine(t, store), root: root}
 	log, retaining := memoryLog()
-	i.store = &snapshotStore{fsm: i.fsm, log: log, retaining: retaining, root: rootAt(t, root), chunkSize: 64}
+	i.store = &snapshotStore{fsm: i.fsm, log: log, retaining: retaining, root: rootAt(t, root), chunkSize: 64, emit: func(Event) {}}
 	i.snapshots = i.store
 	t.Cleanup(func() {
 		noError(t, i.store.close())
@@ -91,19 +91,33 @@ func sendTo(t *testing.T, from *installed, to *snapshotStore) []byte {
 func transfer(t *testing.T, from *installed, to *snapshotStore, damage func(net.Conn) net.Conn) (token []byte, sent, received error) {
 	t.Helper()
 	near, far := net.Pipe()
+	near = listening{near, func() { noError(t, far.SetReadDeadline(time.Now())) }}
 	done := make(chan error)
 	go func() {
-		err := to.receive(far)
+		err := to.receive("leader", far)
 		_ = far.Close()
 		done <- err
 	}()
 	src, err := from.store.source()
 	noError(t, err)
-	token, sent = src.send(damage(near))
+	token, sent = src.send(t.Context(), "follower", damage(near))
 	_ = near.Close()
 	received = <-done
 	noError(t, src.Close())
 	return token, sent, received
+}
+
+// listening is the sender's end of a pipe, where all that was written has been
+// read. When the sender waits for an answer, a receiver that waits for more has got
+// a wrong length; over a network it would hear so after installStall.
+type listening struct {
+	net.Conn
+	begin func()
+}
+
+func (l listening) Read(b []byte) (int, error) {
+	l.begin()
+	return l.Conn.Read(b)
 }
 
 // swap makes a received state the live one, and waits until the old one has been
@@ -303,13 +317,8 @@ func TestABrokenTransferLeavesNothingBehind(t *testing.T) {
 	for at := 0; at < size; at += 1 + r.IntN(60) {
 		for _, flip := range []bool{false, true} {
 			_, sent, received := transfer(t, from, to.store, func(c net.Conn) net.Conn { return &spoiled{c, at, flip} })
-			// A changed byte of the marker may be one of the configuration, which the
-			// receiver does not read; then it is the state's own that counts.
-			if received == nil && !flip || sent == nil && received != nil {
+			if received == nil || sent == nil {
 				t.Errorf("byte %d of %d, flipped %v: sender %v, receiver %v", at, size, flip, sent, received)
-			}
-			if received == nil {
-				noError(t, to.store.close())
 			}
 			if got := names(t, root); !slices.Equal(got, before) {
 				t.Fatalf("byte %d of %d, flipped %v: there are %q", at, size, flip, got)
@@ -336,18 +345,23 @@ func TestReceiveRefusesHostileHeads(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "state")
 	to := newInstalled(t, root)
 	before := names(t, root)
-	sized := func(b ...byte) []byte { return append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...) }
+	sized := func(b ...byte) []byte {
+		var sized bytes.Buffer
+		noError(t, writeSized(&sized, b))
+		return sized.Bytes()
+	}
 	for name, stream := range map[string][]byte{
 		"nothing":                {},
 		"half a size":            {0, 0},
-		"a head beyond limits":   {0xff, 0xff, 0xff, 0xff},
-		"a head cut short":       {0, 0, 0, 9, 1},
+		"a head beyond limits":   {0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0},
+		"a head cut short":       sized(0x80, 1, 2, 3)[:9],
+		"a changed head":         append(sized(0x80)[:8], 0x81),
 		"a head of garbage":      sized(0xc1),
 		"a head of another type": sized(0x91, 0x01),
 		"an array of 4 billion":  sized(0xdd, 0xff, 0xff, 0xff, 0xff),
 		"a head and no state":    sized(0x80),
 	} {
-		if err := to.store.receive(struct {
+		if err := to.store.receive("leader", struct {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(stream), io.Discard}); err == nil {

@@ -8,27 +8,29 @@ import (
 	"hash/crc32"
 	"io"
 
+	"github.com/golang/snappy"
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
 )
 
 // The stream in which a whole state travels is a sequence of chunks, each with
-// its length and CRC-32C (both uint32, big-endian), and the last one empty and
-// followed by the number of pairs (uint64). A chunk holds pairs of stored keys
-// and values, each preceded by its length as a uvarint.
+// its length and CRC-32C (both uint32, big-endian), and the last one of length 0
+// and followed by the number of pairs (uint64). A chunk is a snappy block, which
+// holds pairs of stored keys and values, each preceded by its length as a uvarint.
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// maxChunk is a bound on what a peer can make us allocate. A pair is never split,
-// so a chunk can exceed the wanted size by one pair.
+// maxChunk bounds the content of a chunk, and so what a peer can make us allocate.
+// A pair is never split, so a chunk can exceed the wanted size by one pair.
 const maxChunk = 64 << 20
 
 // Export writes the state as of the view, all but the marker, in chunks of about
-// chunkSize bytes.
+// chunkSize bytes. It needs memory for about two of them.
 func (v *Snapshot) Export(w io.Writer, chunkSize int) error {
 	it := v.newIterator(&util.Range{}, nil)
 	defer it.Release()
+	out := chunkWriter{w: w}
 	var chunk []byte
 	var pairs uint64
 	for it.Next() {
@@ -39,7 +41,7 @@ func (v *Snapshot) Export(w io.Writer, chunkSize int) error {
 		chunk = appendBytes(appendBytes(chunk, key), value)
 		pairs++
 		if len(chunk) >= chunkSize {
-			if err := writeChunk(w, chunk); err != nil {
+			if err := out.write(chunk); err != nil {
 				return err
 			}
 			chunk = chunk[:0]
@@ -49,24 +51,32 @@ func (v *Snapshot) Export(w io.Writer, chunkSize int) error {
 		return fmt.Errorf("export state: %w", err)
 	}
 	if len(chunk) > 0 {
-		if err := writeChunk(w, chunk); err != nil {
+		if err := out.write(chunk); err != nil {
 			return err
 		}
 	}
-	if err := writeChunk(w, nil); err != nil {
+	return out.end(pairs)
+}
+
+// chunkWriter writes the chunks of a stream.
+type chunkWriter struct {
+	w      io.Writer
+	packed []byte // scratch
+}
+
+func (c *chunkWriter) write(content []byte) error {
+	c.packed = snappy.Encode(c.packed[:cap(c.packed)], content)
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(c.packed)))
+	head = binary.BigEndian.AppendUint32(head, crc32.Checksum(c.packed, castagnoli))
+	if _, err := c.w.Write(head); err != nil {
 		return err
 	}
-	_, err := w.Write(binary.BigEndian.AppendUint64(nil, pairs))
+	_, err := c.w.Write(c.packed)
 	return err
 }
 
-func writeChunk(w io.Writer, payload []byte) error {
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(payload)))
-	head = binary.BigEndian.AppendUint32(head, crc32.Checksum(payload, castagnoli))
-	if _, err := w.Write(head); err != nil {
-		return err
-	}
-	_, err := w.Write(payload)
+func (c *chunkWriter) end(pairs uint64) error {
+	_, err := c.w.Write(binary.BigEndian.AppendUint64(make([]byte, chunkHead), pairs))
 	return err
 }
 
@@ -108,15 +118,16 @@ func (s *Store) checkAgainst(m Marker) error {
 
 func (s *Store) fill(r io.Reader) error {
 	var pairs uint64
-	var chunk bytes.Buffer
+	in := chunkReader{r: r}
 	for {
-		if err := readChunk(r, &chunk); err != nil {
-			return err
-		}
-		if chunk.Len() == 0 {
+		content, err := in.next()
+		if errors.Is(err, io.EOF) {
 			break
 		}
-		b, n, err := decodeChunk(chunk.Bytes())
+		if err != nil {
+			return err
+		}
+		b, n, err := decodeChunk(content)
 		if err != nil {
 			return err
 		}
@@ -125,35 +136,82 @@ func (s *Store) fill(r io.Reader) error {
 		}
 		pairs += n
 	}
-	var end [8]byte
-	if _, err := io.ReadFull(r, end[:]); err != nil {
-		return err
-	}
-	if want := binary.BigEndian.Uint64(end[:]); want != pairs {
-		return fmt.Errorf("%w: %d pairs received of %d", ErrCorrupt, pairs, want)
+	if in.pairs != pairs {
+		return fmt.Errorf("%w: %d pairs received of %d", ErrCorrupt, pairs, in.pairs)
 	}
 	return nil
 }
 
-// readChunk reads and verifies one chunk. The buffer grows as bytes arrive, not
+// chunkHead is the length of what precedes a chunk.
+const chunkHead = 4 + 4
+
+// chunkReader reads and verifies the chunks of a stream.
+type chunkReader struct {
+	r       io.Reader
+	packed  bytes.Buffer
+	content []byte // scratch
+
+	pairs uint64 // announced by the end
+}
+
+// next returns the content of the next chunk, which is valid until the next call;
+// io.EOF at the end of a whole stream. What it allocates grows as bytes arrive, not
 // as they are announced.
-func readChunk(r io.Reader, chunk *bytes.Buffer) error {
-	var head [8]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return fmt.Errorf("chunk header: %w", err)
+func (c *chunkReader) next() ([]byte, error) {
+	var head [chunkHead]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return nil, fmt.Errorf("chunk header: %w", noEOF(err))
 	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n > maxChunk {
-		return fmt.Errorf("%w: chunk of %d bytes", ErrCorrupt, n)
+	n, sum := binary.BigEndian.Uint32(head[:]), binary.BigEndian.Uint32(head[4:])
+	switch {
+	case n == 0 && sum == 0:
+		return nil, c.end()
+	case n == 0 || n > uint32(snappy.MaxEncodedLen(maxChunk)):
+		return nil, fmt.Errorf("%w: chunk of %d bytes", ErrCorrupt, n)
 	}
-	chunk.Reset()
-	if _, err := io.CopyN(chunk, r, int64(n)); err != nil {
-		return fmt.Errorf("chunk: %w", err)
+	c.packed.Reset()
+	if _, err := io.CopyN(&c.packed, c.r, int64(n)); err != nil {
+		return nil, fmt.Errorf("chunk: %w", noEOF(err))
 	}
-	if crc32.Checksum(chunk.Bytes(), castagnoli) != binary.BigEndian.Uint32(head[4:]) {
-		return fmt.Errorf("%w: checksum of a received chunk", ErrCorrupt)
+	if crc32.Checksum(c.packed.Bytes(), castagnoli) != sum {
+		return nil, fmt.Errorf("%w: checksum of a received chunk", ErrCorrupt)
 	}
-	return nil
+	return c.unpack()
+}
+
+func (c *chunkReader) unpack() ([]byte, error) {
+	size, err := snappy.DecodedLen(c.packed.Bytes())
+	if err == nil && size > min(maxChunk, maxUnpacked*c.packed.Len()) {
+		err = fmt.Errorf("%d bytes in %d", size, c.packed.Len())
+	}
+	if err == nil {
+		c.content, err = snappy.Decode(c.content[:cap(c.content)], c.packed.Bytes())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: received chunk: %w", ErrCorrupt, err)
+	}
+	return c.content, nil
+}
+
+// maxUnpacked is by what factor snappy makes data smaller at the very most: a copy
+// of 64 bytes takes 3.
+const maxUnpacked = 22
+
+func (c *chunkReader) end() error {
+	var pairs [8]byte
+	if _, err := io.ReadFull(c.r, pairs[:]); err != nil {
+		return fmt.Errorf("end of stream: %w", noEOF(err))
+	}
+	c.pairs = binary.BigEndian.Uint64(pairs[:])
+	return io.EOF
+}
+
+// noEOF makes an end in the middle an error of its own.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func decodeChunk(b []byte) (*leveldb.Batch, uint64, error) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/golang/snappy"
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"pgregory.net/rapid"
@@ -153,24 +154,35 @@ func TestImportRefusesEachFlippedByteAndEachTruncation(t *testing.T) {
 	}
 }
 
-// chunk is what writeChunk writes.
-func chunk(payload ...byte) []byte {
+// chunk is a chunk of a stream.
+func chunk(content ...byte) []byte {
 	var b bytes.Buffer
-	_ = writeChunk(&b, payload)
+	_ = (&chunkWriter{w: &b}).write(content)
 	return b.Bytes()
 }
 
+// packedChunk is one whose snappy block is made by hand.
+func packedChunk(packed ...byte) []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(packed)))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(packed, castagnoli))
+	return append(b, packed...)
+}
+
 func TestImportRefusesHostileStreams(t *testing.T) {
-	end := func(pairs uint64) []byte { return binary.BigEndian.AppendUint64(chunk(), pairs) }
+	end := func(pairs uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, chunkHead), pairs) }
 	for name, stream := range map[string][]byte{
-		"a chunk above the limit":     append(binary.BigEndian.AppendUint32(nil, maxChunk+1), 0, 0, 0, 0),
+		"a chunk above the limit":     append(binary.BigEndian.AppendUint32(nil, uint32(snappy.MaxEncodedLen(maxChunk)+1)), 0, 0, 0, 0),
+		"a block of 4 GB":             packedChunk(0xff, 0xff, 0xff, 0xff, 0x0f),
+		"a block of 60 MB in 8 bytes": packedChunk(0x80, 0x8e, 0xce, 0x1c, 0, 'k', 0, 0),
+		"a block that does not end":   packedChunk(5, 0, 'k'),
+		"a block of garbage":          packedChunk(bytes.Repeat([]byte{0x80}, 12)...),
 		"a chunk of 4 GB":             {0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0},
 		"a key beyond its chunk":      append(chunk(5, 'k', 0), end(1)...),
 		"a length that never ends":    append(chunk(bytes.Repeat([]byte{0x80}, 12)...), end(1)...),
 		"a length of 2^64-1":          append(chunk(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1), end(1)...),
 		"a key without a value":       append(chunk(1, 'k'), end(1)...),
 		"fewer pairs than announced":  end(1),
-		"an applied index of garbage": append(append(chunk(append(appendBytes(nil, keyApplied), 1, 0xc1)...), chunk()...), 0, 0, 0, 0, 0, 0, 0, 1),
+		"an applied index of garbage": append(chunk(append(appendBytes(nil, keyApplied), 1, 0xc1)...), end(1)...),
 	} {
 		if _, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(stream), Marker{}); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: got %v, want ErrCorrupt", name, err)
@@ -182,10 +194,9 @@ func TestImportRefusesHostileStreams(t *testing.T) {
 func TestImportNeedsMemoryForWhatArrives(t *testing.T) {
 	stream := binary.BigEndian.AppendUint32(nil, maxChunk)
 	stream = append(stream, make([]byte, 1000)...)
-	var buf bytes.Buffer
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	err := readChunk(bytes.NewReader(stream), &buf)
+	_, err := (&chunkReader{r: bytes.NewReader(stream)}).next()
 	runtime.ReadMemStats(&after)
 	if err == nil {
 		t.Error("no error")
@@ -233,7 +244,7 @@ func FuzzImport(f *testing.F) {
 	must(f, s.Close())
 	f.Add(stream)
 	f.Add(stream[:len(stream)-1])
-	f.Add(binary.BigEndian.AppendUint64(chunk(), 0))
+	f.Add(make([]byte, chunkHead+8))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 1<<16 {
 			return

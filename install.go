@@ -1,0 +1,215 @@
+package skiff
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/time/rate"
+
+	"github.com/skiffdb/skiff/internal/storage"
+)
+
+// A state travels like this: from the leader a head, then the chunks that
+// storage.Export writes; from the follower, when all of it is there and durable,
+// a token. The head and the token are framed by writeSized.
+
+// installHead announces a state.
+type installHead struct {
+	Marker storage.Marker
+	Size   int64 // about as many bytes will come, for whoever watches
+}
+
+// maxInstallHead bounds the head, whose one large part is the configuration.
+const maxInstallHead = 1 << 20
+
+// installSource is a state to be sent. raft hands it to our transport.
+type installSource struct {
+	store  *snapshotStore
+	view   *storage.Snapshot
+	marker storage.Marker
+	size   int64
+	hold   *hold // on the entries that the follower needs next
+}
+
+func (s *snapshotStore) source() (*installSource, error) {
+	// First, lest an entry goes from the log before it is held. raft begins with
+	// the term of the one that the state is at.
+	h := s.retaining.hold(s.fsm.applied.value())
+	src, err := s.sourceHolding(h)
+	if err != nil {
+		h.release()
+	}
+	return src, err
+}
+
+func (s *snapshotStore) sourceHolding(h *hold) (*installSource, error) {
+	live := s.fsm.store.Load()
+	view, err := live.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	m, err := markerOf(view)
+	if err != nil {
+		view.Release()
+		return nil, err
+	}
+	return &installSource{store: s, view: view, marker: m, size: live.Size(), hold: h}, nil
+}
+
+// Read is not used: only our transport sends a state.
+func (*installSource) Read([]byte) (int, error) {
+	return 0, errors.New("a state is sent by skiff's own transport only")
+}
+
+// Close ends the hold on the log unless somebody has taken it over.
+func (src *installSource) Close() error {
+	src.view.Release()
+	if src.hold != nil {
+		src.hold.release()
+	}
+	return nil
+}
+
+// send writes the state to a follower and returns the token for it.
+func (src *installSource) send(ctx context.Context, to string, conn io.ReadWriter) ([]byte, error) {
+	head, err := msgpack.Marshal(&installHead{src.marker, src.size})
+	if err != nil {
+		return nil, err
+	}
+	progress := src.store.progress(InstallProgress{Peer: to, Index: src.marker.Index, Total: src.size})
+	w := bufio.NewWriterSize(&pacedWriter{ctx, conn, src.store.rate, func(n int) {
+		src.hold.use()
+		progress(n)
+	}}, sendPiece)
+	if err := writeSized(w, head); err != nil {
+		return nil, err
+	}
+	if err := src.view.Export(w, src.store.chunkSize); err != nil {
+		return nil, err
+	}
+	if err := w.Flush(); err != nil {
+		return nil, err
+	}
+	return readSized(conn, maxToken)
+}
+
+// receive imports a state that a leader sends, and answers with a token for it
+// when it is whole, verified and synced.
+func (s *snapshotStore) receive(from string, conn io.ReadWriter) error {
+	r := bufio.NewReaderSize(conn, sendPiece)
+	var head installHead
+	encoded, err := readSized(r, maxInstallHead)
+	if err == nil {
+		err = unmarshal(encoded, &head)
+	}
+	if err != nil {
+		return fmt.Errorf("receive state: %w", err)
+	}
+	progress := s.progress(InstallProgress{Peer: from, Receiving: true, Index: head.Marker.Index, Total: head.Size})
+	staged := &stagedState{token: randomHex(16), name: newStateName(), from: from, marker: head.Marker}
+	if staged.store, err = storage.Import(s.root, staged.name, s.opts, meteredReader{r, progress}, head.Marker); err != nil {
+		return errors.Join(err, s.root.Remove(staged.name))
+	}
+	if err := s.stage(staged); err != nil {
+		return err
+	}
+	return writeSized(conn, []byte(staged.token))
+}
+
+// progress returns a function that counts bytes and tells of them now and then.
+func (s *snapshotStore) progress(p InstallProgress) func(n int) {
+	const step = 1 << 20
+	var told int64
+	return func(n int) {
+		p.Bytes += int64(n)
+		if p.Bytes-told >= step {
+			told = p.Bytes
+			s.emit(p)
+		}
+	}
+}
+
+// sendPiece is how many bytes of a state are written at a time, and so the
+// precision of the rate limit.
+const sendPiece = 64 << 10
+
+// pacedWriter writes no faster than a limiter allows.
+type pacedWriter struct {
+	ctx     context.Context
+	w       io.Writer
+	limiter *rate.Limiter
+	written func(n int)
+}
+
+func (p *pacedWriter) Write(b []byte) (int, error) {
+	done := 0
+	for done < len(b) {
+		piece := b[done:min(len(b), done+sendPiece)]
+		if p.limiter != nil {
+			if err := p.limiter.WaitN(p.ctx, len(piece)); err != nil {
+				return done, err
+			}
+		}
+		n, err := p.w.Write(piece)
+		done += n
+		p.written(n)
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// newRate returns a limiter for bytes per second, nil for 0.
+func newRate(bytes int64) *rate.Limiter {
+	if bytes == 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(bytes), sendPiece)
+}
+
+// meteredReader tells of what is read.
+type meteredReader struct {
+	io.Reader
+	read func(n int)
+}
+
+func (m meteredReader) Read(b []byte) (int, error) {
+	n, err := m.Reader.Read(b)
+	m.read(n)
+	return n, err
+}
+
+// writeSized and readSized frame the few short strings of an install, with a
+// checksum.
+func writeSized(w io.Writer, b []byte) error {
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(b)))
+	head = binary.BigEndian.AppendUint32(head, crc32.Checksum(b, castagnoli))
+	_, err := w.Write(append(head, b...))
+	return err
+}
+
+func readSized(r io.Reader, limit uint32) ([]byte, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > limit {
+		return nil, fmt.Errorf("announced %d bytes where at most %d are allowed", n, limit)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(b, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
+		return nil, errors.New("checksum of an announcement does not match")
+	}
+	return b, nil
+}
