@@ -38,8 +38,9 @@ type Options struct {
 	Dir string
 
 	// InMemory keeps log and state in memory only. Such a node forgets everything
-	// at Stop, so it must not be restarted as a member of the same cluster: it
-	// would break promises (votes, acknowledged writes) that it no longer knows.
+	// at Stop. Started again under its address it is taken in like a member that
+	// has lost its disk, and gets the state from the others; when a majority is
+	// stopped at once, all that the cluster held is gone.
 	InMemory bool
 
 	// Peers lists the addresses of the other initial members. All initial members

@@ -24,6 +24,8 @@ type Network struct {
 	cut       map[link]bool
 	changed   chan struct{} // closed when links change
 	onWrite   func(from, to string, n int)
+	limits    map[link]int
+	exceeded  int
 }
 
 // link is one direction between two hosts.
@@ -36,6 +38,7 @@ func New() *Network {
 		conns:     map[*conn]struct{}{},
 		cut:       map[link]bool{},
 		changed:   make(chan struct{}),
+		limits:    map[link]int{},
 	}
 }
 
@@ -45,6 +48,22 @@ func (n *Network) OnWrite(fn func(from, to string, bytes int)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.onWrite = fn
+}
+
+// Limit resets each connection on which one host writes more than max bytes to
+// another without an answer in between. That is a link so slow, without the time:
+// a longer message does not arrive before its sender loses patience.
+func (n *Network) Limit(from, to string, max int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.limits[link{from, to}] = max
+}
+
+// Exceeded is how many connections were reset because of a Limit.
+func (n *Network) Exceeded() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.exceeded
 }
 
 // Host returns the network as seen from the host named name. It has the methods
@@ -168,7 +187,8 @@ func (n *Network) setCut(cut map[link]bool) {
 func (n *Network) pipe(a, b string) (*conn, *conn) {
 	p, q := net.Pipe()
 	near := &conn{Conn: p, network: n, link: link{a, b}, closed: make(chan struct{})}
-	far := &conn{Conn: q, network: n, link: link{b, a}, closed: make(chan struct{})}
+	far := &conn{Conn: q, network: n, link: link{b, a}, closed: make(chan struct{}), peer: near}
+	near.peer = far
 	n.mu.Lock()
 	n.conns[near], n.conns[far] = struct{}{}, struct{}{}
 	n.mu.Unlock()
@@ -181,8 +201,11 @@ type conn struct {
 	net.Conn
 	network *Network
 	link    link
+	peer    *conn // the other end
 	once    sync.Once
 	closed  chan struct{}
+
+	unanswered int // bytes written since peer wrote; guarded by network.mu
 
 	mu       sync.Mutex
 	deadline time.Time // for writes
@@ -200,12 +223,29 @@ func (c *conn) Write(b []byte) (int, error) {
 		cut, changed := c.network.cut[c.link], c.network.changed
 		c.network.mu.Unlock()
 		if !cut {
+			if c.exceeds(len(b)) {
+				_ = c.Close() // a pipe's never fails
+			}
 			return c.Conn.Write(b)
 		}
 		if err := c.wait(changed); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// exceeds tells whether writing n bytes more exceeds the link's limit.
+func (c *conn) exceeds(n int) bool {
+	c.network.mu.Lock()
+	defer c.network.mu.Unlock()
+	c.peer.unanswered = 0
+	c.unanswered += n
+	limit, limited := c.network.limits[c.link]
+	if !limited || c.unanswered <= limit {
+		return false
+	}
+	c.network.exceeded++
+	return true
 }
 
 func (c *conn) wait(changed <-chan struct{}) error {
