@@ -38,7 +38,7 @@ func TestAReplacedStateClosesWithTheNode(t *testing.T) {
 	}
 	snap.Release()
 	for _, dir := range to.stateDirs(t) { // what is left there is not locked, by whatever is left of the node
-		s, err := storage.Open(filepath.Join(root, dir), nil)
+		s, err := storage.Open(rootAt(t, root), dir, nil)
 		noError(t, err)
 		noError(t, s.Close())
 	}

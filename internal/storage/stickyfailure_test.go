@@ -16,7 +16,7 @@ func TestASyncThatSucceedsLaterDoesNotVouchForLostWrites(t *testing.T) {
 	d := newDisk(t, image{files: map[storage.FileDesc]*file{}})
 	broken := false
 	s, err := openOn(d, func(d *disk) storage.Storage {
-		return &prefixSafe{Storage: brokenSync{d, &broken}, dir: d.dir}
+		return &prefixSafe{Files: brokenSync{d, &broken}}
 	}, options(nil))
 	must(t, err)
 	put := func(key string, index uint64) *Batch {
