@@ -187,3 +187,25 @@ func ExampleErrUnknownOutcome() {
 	}
 	// Output: applied, and on disk at a majority
 }
+
+// A node tells what happens on it. Whoever does not receive in time misses events,
+// and never holds up the node.
+func ExampleNode_Subscribe() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+
+	sub := node.Subscribe(10, skiff.KindSnapshotTaken)
+	defer sub.Close()
+	if err := node.DB().Put([]byte("k"), []byte("v"), nil); err != nil {
+		log.Fatal(err)
+	}
+	if err := node.Snapshot(ctx); err != nil {
+		log.Fatal(err)
+	}
+	switch e := (<-sub.C).(type) {
+	case skiff.SnapshotTaken:
+		fmt.Println(e.Kind(), e.Index > 0)
+	}
+	// Output: snapshot taken true
+}

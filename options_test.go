@@ -62,6 +62,10 @@ var wrongOptions = []struct {
 	{"key larger than a batch", "MaxKeySize", func(o *skiff.Options) { o.MaxKeySize = 16<<20 + 1 }},
 	{"negative key", "MaxKeySize", func(o *skiff.Options) { o.MaxKeySize = -1 }},
 	{"chunk too large", "InstallChunkSize", func(o *skiff.Options) { o.InstallChunkSize = 16<<20 + 1 }},
+	{"install rate too low", "InstallRate", func(o *skiff.Options) { o.InstallRate = 1 }},
+	{"negative install rate", "InstallRate", func(o *skiff.Options) { o.InstallRate = -1 }},
+	{"negative growth", "SnapshotBytes", func(o *skiff.Options) { o.SnapshotBytes = -1 }},
+	{"negative trailing bytes", "TrailingBytes", func(o *skiff.Options) { o.TrailingBytes = -1 }},
 	{"negative chunk", "InstallChunkSize", func(o *skiff.Options) { o.InstallChunkSize = -1 }},
 }
 

@@ -34,7 +34,7 @@ knows the members. The log goes to standard error, and so does one line that beg
 	logLevel := choice{"info", []string{"debug", "info", "warn", "error"}}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Dir, "dir", "", "data `directory`")
-	flags.BoolVar(&o.InMemory, "in-memory", false, "keep nothing on disk: the node cannot come back after a stop")
+	flags.BoolVar(&o.InMemory, "in-memory", false, "keep nothing on disk: after a stop the node gets everything from the others")
 	flags.StringSliceVar(&o.Peers, "peer", nil, "`address` of another initial member, or several")
 	flags.StringVar(&o.Listen, "listen", "", "`address` to listen on (default ADDRESS)")
 	addChoice(cmd, flags, &logStore, "log-store", "", "store under the raft log of a new data directory")
@@ -43,7 +43,10 @@ knows the members. The log goes to standard error, and so does one line that beg
 	flags.DurationVar(&o.ElectionTimeout, "election-timeout", 0, "wait of a candidate for votes (default --heartbeat-timeout)")
 	flags.DurationVar(&o.RPCTimeout, "rpc-timeout", 0, "bound of a request between nodes (default 2s)")
 	flags.Uint64Var(&o.SnapshotThreshold, "snapshot-threshold", 0, "log entries before the log is truncated (default 8192)")
+	flags.Int64Var(&o.SnapshotBytes, "snapshot-bytes", 0, "growth of the log in bytes before it is truncated (default 64 MiB)")
 	flags.Uint64Var(&o.TrailingLogs, "trailing-logs", 0, "log entries kept behind a snapshot (default 10240)")
+	flags.Int64Var(&o.TrailingBytes, "trailing-bytes", 0, "bound of these entries in bytes (default 64 MiB)")
+	flags.Int64Var(&o.InstallRate, "install-rate", 0, "bytes per second at which states are sent (default: no limit)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var level slog.Level
 		if err := level.UnmarshalText([]byte(logLevel.value)); err != nil {
