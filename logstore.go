@@ -14,6 +14,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	raftwal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
+	"go.etcd.io/bbolt"
 )
 
 // logCacheSize is how many of the latest entries are kept in memory, so that
@@ -71,8 +72,13 @@ func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {
 	return cache, closeLog, nil
 }
 
+// openBolt opens a bbolt that does not write its list of free pages with each
+// entry: after a log of 64 MiB was truncated that is 128 KiB. It is rebuilt at the
+// start, from the pages of the entries that are there.
 func openBolt(path string) (raft.LogStore, func() error, error) {
-	log, err := raftboltdb.NewBoltStore(path)
+	log, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
+		NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+	}})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -358,6 +358,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.handOver(ctx)
 	n.leavePhase(handingOver, stopping)
 	n.drain(ctx)
+	n.markForNextStart(ctx)
 	err := n.close()
 	n.leavePhase(stopping, stopped)
 	n.logger.Info("stopped")
@@ -433,6 +434,20 @@ func (n *Node) drain(ctx context.Context) {
 	case <-idle:
 	case <-ctx.Done():
 	case <-time.After(n.options.RPCTimeout):
+	}
+}
+
+// markForNextStart takes a snapshot, so that the next start has nothing to read in
+// the log.
+func (n *Node) markForNextStart(ctx context.Context) {
+	if ctx.Err() != nil || n.dir == nil || n.ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
+	defer cancel()
+	err := n.await(ctx, func() error { return n.raft.Snapshot().Error() })
+	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		n.logger.Debug("no snapshot taken", "err", err)
 	}
 }
 
