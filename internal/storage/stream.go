@@ -116,7 +116,14 @@ func (s *Store) checkAgainst(m Marker) error {
 	return nil
 }
 
+// fill writes what is received, in one transaction of goleveldb's: that makes
+// tables at once, and nothing is written to the journal first.
 func (s *Store) fill(r io.Reader) error {
+	tr, err := s.db.OpenTransaction()
+	if err != nil {
+		return err
+	}
+	defer tr.Discard()
 	var pairs uint64
 	in := chunkReader{r: r}
 	for {
@@ -131,7 +138,7 @@ func (s *Store) fill(r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if err := s.db.Write(b, nil); err != nil {
+		if err := tr.Write(b, nil); err != nil {
 			return err
 		}
 		pairs += n
@@ -139,7 +146,7 @@ func (s *Store) fill(r io.Reader) error {
 	if in.pairs != pairs {
 		return fmt.Errorf("%w: %d pairs received of %d", ErrCorrupt, pairs, in.pairs)
 	}
-	return nil
+	return tr.Commit()
 }
 
 // chunkHead is the length of what precedes a chunk.
