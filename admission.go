@@ -102,7 +102,7 @@ func (n *Node) loadAdmission() error {
 		return err
 	}
 	if last == 0 && marker.Index == 0 {
-		return nil
+		return forgetBootstrap(n.stores.stable)
 	}
 	var entry storage.Position
 	if n.dir != nil {

@@ -17,7 +17,7 @@ import (
 // index that stands beside them. Else entries would be applied twice, or never.
 func TestACrashLeavesTheStateOfOneMoment(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	store, err := storage.Open(path, nil)
+	store, err := storage.OpenDir(path, nil)
 	noError(t, err)
 	m := newMachine(t, store)
 	moments := map[uint64]string{0: describe(t, store)}
@@ -44,7 +44,7 @@ func TestACrashLeavesTheStateOfOneMoment(t *testing.T) {
 		left := filepath.Join(t.TempDir(), "state")
 		noError(t, os.CopyFS(left, os.DirFS(path)))
 		noError(t, os.WriteFile(filepath.Join(left, filepath.Base(journals[0])), journal[:size], 0o600))
-		store, err := storage.Open(left, nil)
+		store, err := storage.OpenDir(left, nil)
 		noError(t, err)
 		applied, err := store.Applied()
 		noError(t, err)

@@ -262,3 +262,16 @@ func (n *Node) uptime() time.Duration {
 	}
 	return time.Since(n.started)
 }
+
+// forgetBootstrap lets a node that has neither log nor state form its cluster again
+// after a crash while it did. raft then sets the term, to 1, before it stores the
+// first entry, and refuses to begin again, since a term may come from a vote. Not
+// this one: whoever stands for election has the first entry, and asks for votes in
+// term 2 at least.
+func forgetBootstrap(stable raft.StableStore) error {
+	key := []byte("CurrentTerm") // raft's
+	if term, err := stable.GetUint64(key); err != nil || term != 1 {
+		return nil // raft itself will say what is wrong, if anything is
+	}
+	return stable.SetUint64(key, 0)
+}

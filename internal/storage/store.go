@@ -261,7 +261,12 @@ func (s *Store) Size() int64 {
 }
 
 // IsCorrupted tells whether err is goleveldb's word that a file is damaged.
-func IsCorrupted(err error) bool { return ldberrors.IsCorrupted(err) }
+func IsCorrupted(err error) bool {
+	// Its own function does not look into errors that are wrapped, as Open's are.
+	var damaged *ldberrors.ErrCorrupted
+	var misnamed *storage.ErrCorrupted
+	return errors.As(err, &damaged) || errors.As(err, &misnamed)
+}
 
 // SizeOf estimates the bytes on disk that ranges of user keys take.
 func (s *Store) SizeOf(ranges []util.Range) (leveldb.Sizes, error) {
