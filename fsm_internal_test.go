@@ -312,6 +312,7 @@ func TestTheSameLogGivesTheSameState(t *testing.T) {
 		run := func(name string, batch *rapid.Generator[int], restarts bool) *machine {
 			store, err := storage.OpenMemory(nil)
 			noError(t, err)
+			t.Cleanup(func() { _ = store.Close() }) // twice is fine
 			m := newMachine(t, store)
 			for from := 0; from < len(logs); {
 				to := min(from+batch.Draw(t, "batch"), len(logs))
@@ -345,9 +346,6 @@ func TestTheSameLogGivesTheSameState(t *testing.T) {
 		one := run("one by one", rapid.Just(1), false)
 		all := run("all at once", rapid.Just(len(logs)), false)
 		some := run("with restarts", rapid.IntRange(1, 10), true)
-		defer one.store.Load().Close()
-		defer all.store.Load().Close()
-		defer some.store.Load().Close()
 		want1, err := one.store.Load().Configuration()
 		noError(t, err)
 		for name, m := range map[string]*machine{"all at once": all, "with restarts": some} {

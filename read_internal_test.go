@@ -135,6 +135,23 @@ func TestALateAnswerGivesAShortLease(t *testing.T) {
 	})
 }
 
+// While a leader hands over, another one may be elected before its lease is over.
+func TestALeaderThatHandsOverHasNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startBubble(t, func(o *Options) {
+			o.HeartbeatTimeout, o.LeaderLease, o.RPCTimeout = 10*time.Second, 8*time.Second, time.Minute
+		})
+		lease := c.nodes[0].DB().WithConsistency(Lease)
+		if v, err := lease.WithContext(c.ctx).Get([]byte("k"), nil); err != nil || string(v) != "before" {
+			t.Errorf("before that it answered %q, %v", v, err)
+		}
+		arrive := c.holdAnswers()
+		c.nodes[0].leadership.handingOver.Store(true)
+		c.wantNothingOld(lease)
+		arrive()
+	})
+}
+
 // A new leader may have in its log what was acknowledged, and not know yet that it
 // was. Until it knows, because it has committed an entry of its own, it does not
 // answer, although a majority follows it.

@@ -40,6 +40,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -51,6 +52,7 @@ import (
 var (
 	_ = errors.Is
 	_ = fmt.Println
+	_ = log.Println
 	_ = time.Now
 	_ = leveldb.ErrNotFound
 	_ = util.BytesPrefix
@@ -61,7 +63,7 @@ func main() {}
 
 func use(...any) {}
 
-func block(ctx context.Context, db *skiff.DB) error {
+func block(ctx context.Context, node *skiff.Node, db *skiff.DB) error {
 	%s
 	%s
 }
