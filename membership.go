@@ -270,8 +270,11 @@ func (n *Node) uptime() time.Duration {
 // term 2 at least.
 func forgetBootstrap(stable raft.StableStore) error {
 	key := []byte("CurrentTerm") // raft's
-	if term, err := stable.GetUint64(key); err != nil || term != 1 {
-		return nil // raft itself will say what is wrong, if anything is
+	switch term, err := stable.GetUint64(key); {
+	case err != nil && err.Error() != "not found": // as raft tells it from others
+		return err
+	case term != 1:
+		return nil
 	}
 	return stable.SetUint64(key, 0)
 }
