@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -36,6 +37,11 @@ import (
 type admission struct {
 	// lastIndex is that of raft's log.
 	lastIndex func() uint64
+
+	// silent is how long after the start no votes are given: before it, this node
+	// may have answered a leader who now trusts its lease.
+	silent time.Duration
+	since  time.Time
 
 	mu      sync.Mutex
 	granted bool
@@ -72,9 +78,9 @@ func (a *admission) check(request any) error {
 	case *raft.InstallSnapshotRequest:
 		ok = r.Term >= entry.Term
 	case *raft.RequestVoteRequest:
-		ok = r.Term > entry.Term && a.lastIndex() >= entry.Index
+		ok = r.Term > entry.Term && a.lastIndex() >= entry.Index && (r.LeadershipTransfer || !a.mayHaveLeased())
 	case *raft.RequestPreVoteRequest:
-		ok = r.Term > entry.Term && a.lastIndex() >= entry.Index
+		ok = r.Term > entry.Term && a.lastIndex() >= entry.Index && !a.mayHaveLeased()
 	case *raft.TimeoutNowRequest:
 		ok = a.lastIndex() >= entry.Index
 	}
@@ -83,6 +89,8 @@ func (a *admission) check(request any) error {
 	}
 	return nil
 }
+
+func (a *admission) mayHaveLeased() bool { return time.Since(a.since) < a.silent }
 
 // loadAdmission grants admission to a node that has a log or a state. An entry
 // recorded without them says nothing: they were lost after it was.
@@ -97,13 +105,22 @@ func (n *Node) loadAdmission() error {
 	if err != nil {
 		return err
 	}
-	marker, err := n.fsm.store.Load().Marker()
+	state := n.fsm.store.Load()
+	marker, err := state.Marker()
 	if err != nil {
+		return err
+	}
+	applied, err := state.Applied()
+	if err != nil {
+		return err
+	}
+	if err := checkTerm(n.stores.stable, applied, marker); err != nil {
 		return err
 	}
 	if last == 0 && marker.Index == 0 {
 		return forgetBootstrap(n.stores.stable)
 	}
+	n.admission.silent, n.admission.since = n.options.HeartbeatTimeout, time.Now()
 	var entry storage.Position
 	if n.dir != nil {
 		id := n.dir.Identity()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/time/rate"
@@ -96,12 +97,19 @@ func (src *installSource) send(ctx context.Context, to string, conn io.ReadWrite
 	if err := w.Flush(); err != nil {
 		return nil, err
 	}
-	return readSized(conn, maxToken)
+	for {
+		token, err := readSized(conn, maxToken)
+		if err != nil || len(token) > 0 {
+			return token, err
+		}
+		src.hold.use() // it is still at work
+	}
 }
 
 // receive imports a state that a leader sends, and answers with a token for it
-// when it is whole, verified and synced.
-func (s *snapshotStore) receive(from string, conn io.ReadWriter) error {
+// when it is whole, verified and synced. A transfer that is still under way ends.
+func (s *snapshotStore) receive(from string, conn io.ReadWriteCloser) error {
+	defer s.begin(conn)()
 	r := bufio.NewReaderSize(conn, sendPiece)
 	var head installHead
 	encoded, err := readSized(r, maxInstallHead)
@@ -113,13 +121,60 @@ func (s *snapshotStore) receive(from string, conn io.ReadWriter) error {
 	}
 	progress := s.progress(InstallProgress{Peer: from, Receiving: true, Index: head.Marker.Index, Total: head.Size})
 	staged := &stagedState{token: randomHex(16), name: newStateName(), from: from, marker: head.Marker}
-	if staged.store, err = storage.Import(s.root, staged.name, s.opts, meteredReader{r, progress}, head.Marker); err != nil {
+	stop := stillAtWork(conn)
+	staged.store, err = storage.Import(s.root, staged.name, s.opts, meteredReader{r, progress}, head.Marker)
+	stop()
+	if err != nil {
 		return errors.Join(err, s.root.Remove(staged.name))
 	}
 	if err := s.stage(staged); err != nil {
 		return err
 	}
 	return writeSized(conn, []byte(staged.token))
+}
+
+// reception is a state that is being received.
+type reception struct {
+	conn io.Closer
+	done chan struct{}
+}
+
+// begin makes this the one reception. It waits until an earlier one has ended, since
+// each may have a whole state in memory or on disk.
+func (s *snapshotStore) begin(conn io.Closer) (end func()) {
+	t := &reception{conn, make(chan struct{})}
+	s.mu.Lock()
+	earlier := s.incoming
+	s.incoming = t
+	s.mu.Unlock()
+	if earlier != nil {
+		_ = earlier.conn.Close() // it hears so
+		<-earlier.done
+	}
+	return func() { close(t.done) }
+}
+
+// stillAtWork tells the sender now and then that the receiver is at work: after the
+// last byte has come, goleveldb may need its time.
+func stillAtWork(w io.Writer) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(installStall / 6)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if writeSized(w, nil) != nil {
+					return // the reader of the stream hears so too
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // progress returns a function that counts bytes and tells of them now and then.

@@ -40,7 +40,7 @@ func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(er
 	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
 		return nil, err
 	}
-	stable, err := raftboltdb.NewBoltStore(filepath.Join(dir, "stable.db"))
+	stable, err := openBolt(filepath.Join(dir, "stable.db"))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", filepath.Join(dir, "stable.db"), err)
 	}
@@ -57,7 +57,7 @@ func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(er
 }
 
 func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {
-	open, path := openBolt, filepath.Join(dir, "log.db")
+	open, path := openBoltLog, filepath.Join(dir, "log.db")
 	if kind == LogStoreWAL {
 		open, path = openWAL, filepath.Join(dir, "wal")
 	}
@@ -72,13 +72,19 @@ func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {
 	return cache, closeLog, nil
 }
 
-// openBolt opens a bbolt that does not write its list of free pages with each
-// entry: after a log of 64 MiB was truncated that is 128 KiB. It is rebuilt at the
-// start, from the pages of the entries that are there.
-func openBolt(path string) (raft.LogStore, func() error, error) {
-	log, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
-		NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
-	}})
+// openBolt opens a bbolt with its list of free pages on disk: rebuilding that at
+// the start goes over all pages on a goroutine of bbolt's own, where a damaged one is
+// a panic that nobody can survive.
+func openBolt(path string) (log *raftboltdb.BoltStore, err error) {
+	err = survive(func() error {
+		log, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{FreelistType: bbolt.FreelistMapType}})
+		return err
+	})
+	return log, err
+}
+
+func openBoltLog(path string) (raft.LogStore, func() error, error) {
+	log, err := openBolt(path)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,6 +2,7 @@ package skiff
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -51,7 +52,8 @@ type hello struct {
 	// Members is the node's configuration, sorted; empty if it has none yet.
 	Members []string
 	// Established: the cluster has had a leader, and so may have acknowledged
-	// something.
+	// something. Of a node without a log: it has been a member before, or has heard
+	// that the cluster is established.
 	Established bool
 	// Leader is the leader's address, as far as the node knows.
 	Leader string
@@ -81,9 +83,13 @@ func (n *Node) initialMembers() []string {
 // admitted there, and waits for the leader to send it the configuration.
 func (n *Node) form() {
 	retry := retryPolicy{wait: n.options.RetryWait}
+	established := false // said once, it is so for good
 	for try := 0; len(n.members()) == 0; try++ {
 		answers := n.askPeers()
-		d, err := decide(n.hello(), answers)
+		self := n.hello()
+		established = established || slices.ContainsFunc(answers, func(h hello) bool { return h.Established })
+		self.Established = self.Established || established
+		d, err := decide(self, answers)
 		n.bootstrap.set(err)
 		switch d {
 		case formCluster:
@@ -151,7 +157,7 @@ func decide(self hello, answers []hello) (decision, error) {
 	switch {
 	case member:
 		return joinCluster, nil
-	case agree > len(self.Initial)/2:
+	case !self.Established && agree > len(self.Initial)/2:
 		return formCluster, nil
 	}
 	return wait, nil
@@ -209,10 +215,14 @@ func (n *Node) setClusterID(id []byte) error {
 	return nil
 }
 
-// loadClusterID takes the id over from the state.
+// loadClusterID takes the id over from the state, which a power loss may have set
+// back to before it knew, and from the data directory.
 func (n *Node) loadClusterID() error {
 	id, err := n.fsm.store.Load().ClusterID()
-	if err != nil || id == nil {
+	if err == nil && id == nil && n.dir != nil {
+		id, err = hex.DecodeString(n.dir.Identity().ClusterID)
+	}
+	if err != nil || len(id) == 0 {
 		return err
 	}
 	return n.setClusterID(id)
@@ -263,18 +273,32 @@ func (n *Node) uptime() time.Duration {
 	return time.Since(n.started)
 }
 
+// currentTerm is what raft has stored.
+func currentTerm(stable raft.StableStore) (uint64, error) {
+	term, err := stable.GetUint64([]byte("CurrentTerm")) // raft's name for it
+	if err != nil && err.Error() == "not found" {        // as raft tells it from others
+		return 0, nil
+	}
+	return term, err
+}
+
+// checkTerm refuses a node that has a state or a log and has lost what it had voted.
+func checkTerm(stable raft.StableStore, applied storage.Position, marker storage.Marker) error {
+	term, err := currentTerm(stable)
+	if err == nil && term < max(applied.Term, marker.Term) {
+		err = corrupt("the state is of term %d, and the stored term is %d: what the node had voted is lost", max(applied.Term, marker.Term), term)
+	}
+	return err
+}
+
 // forgetBootstrap lets a node that has neither log nor state form its cluster again
 // after a crash while it did. raft then sets the term, to 1, before it stores the
 // first entry, and refuses to begin again, since a term may come from a vote. Not
 // this one: whoever stands for election has the first entry, and asks for votes in
 // term 2 at least.
 func forgetBootstrap(stable raft.StableStore) error {
-	key := []byte("CurrentTerm") // raft's
-	switch term, err := stable.GetUint64(key); {
-	case err != nil && err.Error() != "not found": // as raft tells it from others
+	if term, err := currentTerm(stable); err != nil || term != 1 {
 		return err
-	case term != 1:
-		return nil
 	}
-	return stable.SetUint64(key, 0)
+	return stable.SetUint64([]byte("CurrentTerm"), 0)
 }

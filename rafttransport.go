@@ -101,18 +101,41 @@ func (t *raftTransport) filter() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
-			if t.refused(rpc) {
-				continue
-			}
-			select {
-			case t.rpcs <- rpc:
-			case <-t.ctx.Done():
-				rpc.Respond(nil, net.ErrClosed)
+			if _, install := rpc.Command.(*raft.InstallSnapshotRequest); install {
+				t.wg.Go(func() { t.passInstall(rpc) })
+			} else {
+				t.pass(rpc)
 			}
 		case <-t.ctx.Done():
 			return
 		}
 	}
+}
+
+func (t *raftTransport) pass(rpc raft.RPC) {
+	if t.refused(rpc) {
+		return
+	}
+	select {
+	case t.rpcs <- rpc:
+	case <-t.ctx.Done():
+		rpc.Respond(nil, net.ErrClosed)
+	}
+}
+
+// passInstall reads the token that follows the request before raft does so, whose
+// main goroutine would wait for it as long as the sender likes.
+func (t *raftTransport) passInstall(rpc raft.RPC) {
+	token, err := io.ReadAll(io.LimitReader(rpc.Reader, maxToken))
+	if err == nil {
+		_, err = io.Copy(io.Discard, rpc.Reader) // where more is announced than a token, which is refused
+	}
+	if err != nil {
+		rpc.Respond(nil, err)
+		return
+	}
+	rpc.Reader = bytes.NewReader(token)
+	t.pass(rpc)
 }
 
 // SetHeartbeatHandler implements raft.Transport. Heartbeats bypass Consumer.
@@ -134,8 +157,14 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 		rpc.Respond(nil, err)
 		return true
 	}
-	if r, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && t.log.inState(r.PrevLogEntry, r.PrevLogTerm) {
-		r.PrevLogEntry, r.PrevLogTerm = 0, 0 // nothing to compare
+	if r, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+		// What is committed beyond the entries that the leader knows this node to have
+		// (Raft paper, figure 2, AppendEntries 5). raft takes the end of the log instead,
+		// where entries may be that the comparison below would have removed.
+		r.LeaderCommitIndex = min(r.LeaderCommitIndex, r.PrevLogEntry+uint64(len(r.Entries)))
+		if t.log.inState(r.PrevLogEntry, r.PrevLogTerm) {
+			r.PrevLogEntry, r.PrevLogTerm = 0, 0 // nothing to compare
+		}
 	}
 	return false
 }
@@ -174,6 +203,9 @@ func checkRequest(request any) error {
 	case *raft.InstallSnapshotRequest:
 		if r.SnapshotVersion != raft.SnapshotVersionMax {
 			return fmt.Errorf("malformed request: snapshot version %d", r.SnapshotVersion)
+		}
+		if r.Size < 1 || r.Size > maxToken {
+			return fmt.Errorf("malformed request: a token of %d bytes", r.Size)
 		}
 		return checkConfiguration(r.Configuration)
 	}
@@ -228,6 +260,7 @@ func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress,
 // has got.
 func (t *raftTransport) startCatchUp(id raft.ServerID, src *installSource) {
 	t.endCatchUp(id)
+	src.hold.use()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.catchUps[id], src.hold = src.hold, nil
@@ -303,7 +336,7 @@ func (t *raftTransport) interrupt() {
 
 // Close implements raft.WithClose.
 func (t *raftTransport) Close() error {
-	t.cancel()
+	t.interrupt()
 	t.wg.Wait()
 	t.CloseStreams()
 	return t.NetworkTransport.Close()

@@ -62,6 +62,7 @@ type snapshotStore struct {
 	staged   *stagedState      // the newest state received
 	accepted map[string][]byte // tokens handed to raft, by snapshot id
 	retired  []*storage.Store  // replaced, and perhaps still read from
+	incoming *reception        // the latest, which may have ended
 
 	removals sync.WaitGroup // of retired states; grows under mu, while raft runs
 }

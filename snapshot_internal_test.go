@@ -364,7 +364,8 @@ func TestReceiveRefusesHostileHeads(t *testing.T) {
 		if err := to.store.receive("leader", struct {
 			io.Reader
 			io.Writer
-		}{bytes.NewReader(stream), io.Discard}); err == nil {
+			io.Closer
+		}{bytes.NewReader(stream), io.Discard, io.NopCloser(nil)}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 		if got := names(t, root); !slices.Equal(got, before) {

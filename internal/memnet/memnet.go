@@ -208,7 +208,8 @@ type conn struct {
 	unanswered int // bytes written since peer wrote; guarded by network.mu
 
 	mu       sync.Mutex
-	deadline time.Time // for writes
+	deadline time.Time     // for writes
+	moved    chan struct{} // closed when deadline changes; nil while nobody waits
 }
 
 func (c *conn) Write(b []byte) (int, error) {
@@ -249,22 +250,28 @@ func (c *conn) exceeds(n int) bool {
 }
 
 func (c *conn) wait(changed <-chan struct{}) error {
-	c.mu.Lock()
-	deadline := c.deadline
-	c.mu.Unlock()
-	var expired <-chan time.Time
-	if !deadline.IsZero() {
-		timer := time.NewTimer(time.Until(deadline))
-		defer timer.Stop()
-		expired = timer.C
-	}
-	select {
-	case <-changed:
-		return nil
-	case <-c.closed:
-		return io.ErrClosedPipe
-	case <-expired:
-		return os.ErrDeadlineExceeded
+	for {
+		c.mu.Lock()
+		if c.moved == nil {
+			c.moved = make(chan struct{})
+		}
+		deadline, moved := c.deadline, c.moved
+		c.mu.Unlock()
+		var expired <-chan time.Time
+		if !deadline.IsZero() {
+			timer := time.NewTimer(time.Until(deadline))
+			defer timer.Stop()
+			expired = timer.C
+		}
+		select {
+		case <-changed:
+			return nil
+		case <-c.closed:
+			return io.ErrClosedPipe
+		case <-expired:
+			return os.ErrDeadlineExceeded
+		case <-moved:
+		}
 	}
 }
 
@@ -275,6 +282,10 @@ func (c *conn) SetDeadline(t time.Time) error {
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	c.deadline = t
+	if c.moved != nil {
+		close(c.moved)
+		c.moved = nil
+	}
 	c.mu.Unlock()
 	return c.Conn.SetWriteDeadline(t)
 }
