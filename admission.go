@@ -97,6 +97,9 @@ func (n *Node) loadAdmission() error {
 	if err != nil {
 		return err
 	}
+	if err := n.stores.checkTerm(last); err != nil {
+		return err
+	}
 	marker, err := n.fsm.store.Load().Marker()
 	if err != nil {
 		return err

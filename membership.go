@@ -245,9 +245,9 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 	return log.settle(marker.Position, false)
 }
 
-// stateError adds the kind that callers check.
+// stateError adds the kind that callers check. The file is named by storage.
 func stateError(err error) error {
-	if err != nil && (errors.Is(err, storage.ErrCorrupt) || storage.IsCorrupted(err)) {
+	if err != nil && errors.Is(err, storage.ErrCorrupt) && !errors.Is(err, ErrCorrupt) {
 		return corrupt("%w", err)
 	}
 	return err
