@@ -114,7 +114,7 @@ func (n *Node) loadAdmission() error {
 	if err != nil {
 		return err
 	}
-	if err := checkTerm(n.stores.stable, applied, marker); err != nil {
+	if err := n.stores.checkTerm(last, max(applied.Term, marker.Term)); err != nil {
 		return err
 	}
 	if last == 0 && marker.Index == 0 {

@@ -349,8 +349,16 @@ func (c *client) nodeStats(ctx context.Context) (s Stats, err error) {
 	return s, err
 }
 
-func (c *client) checksum(ctx context.Context) (sum Checksum, err error) {
-	err = c.ask(ctx, methodChecksum, nil, &sum)
+func (c *client) checksum(ctx context.Context, index uint64) (sum Checksum, err error) {
+	var payload []byte
+	if index != 0 {
+		payload = binary.BigEndian.AppendUint64(nil, index)
+	}
+	reply, err := c.call(ctx, methodChecksum, payload)
+	if err != nil {
+		return sum, err
+	}
+	err = unmarshal(reply, &sum)
 	return sum, err
 }
 

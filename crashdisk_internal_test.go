@@ -436,9 +436,13 @@ func (f *diskFiles) SetMeta(fd leveldb.FileDesc) error {
 
 func (f *diskFiles) GetMeta() (fd leveldb.FileDesc, err error) {
 	f.d.look(func(i *diskImage) {
-		fd = leveldb.FileDesc{Type: leveldb.TypeManifest, Num: int64(f.names(i).now[metaName]) - 1}
-		if f.names(i).now[fd] == 0 {
+		meta := f.names(i).now[metaName]
+		fd = leveldb.FileDesc{Type: leveldb.TypeManifest, Num: int64(meta) - 1}
+		switch {
+		case meta == 0:
 			fd, err = leveldb.FileDesc{}, os.ErrNotExist
+		case f.names(i).now[fd] == 0:
+			fd, err = leveldb.FileDesc{}, errors.New("the manifest is not there")
 		}
 	})
 	return fd, err

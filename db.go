@@ -59,7 +59,7 @@ type backend interface {
 	sizeOf(ctx context.Context, ranges []util.Range) (leveldb.Sizes, error)
 	compactRange(ctx context.Context, r util.Range) error
 	nodeStats(ctx context.Context) (Stats, error)
-	checksum(ctx context.Context) (Checksum, error)
+	checksum(ctx context.Context, index uint64) (Checksum, error)
 	close() error
 }
 
@@ -351,10 +351,18 @@ func (db *DB) NodeStats(ctx context.Context) (Stats, error) {
 
 // Checksum is [Node.Checksum] of the node that serves this handle.
 func (db *DB) Checksum(ctx context.Context) (Checksum, error) {
+	return db.ChecksumAt(ctx, 0)
+}
+
+// ChecksumAt is Checksum at a log index that the node is about to reach, so that
+// nodes can be compared while writes go on: ask all of them for an index a little
+// ahead. Where it has been passed, or is not reached within Options.RPCTimeout, and
+// for 0, the checksum is of the state as it is; Checksum.Index tells.
+func (db *DB) ChecksumAt(ctx context.Context, index uint64) (Checksum, error) {
 	if err := db.ok(); err != nil {
 		return Checksum{}, err
 	}
-	c, err := db.backend.checksum(ctx)
+	c, err := db.backend.checksum(ctx, index)
 	return c, db.wrap("checksum", err)
 }
 

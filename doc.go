@@ -39,6 +39,8 @@
 // A member's life: node.go starts and stops it, membership.go makes it part of a
 // cluster, admission.go keeps it from voting when it has lost its disk,
 // snapshot.go truncates logs and sends whole states to followers that are too far
-// behind, network.go listens. client.go and remoteview.go are the other end of
+// behind, network.go listens. logfiles.go opens the files under raft, which
+// internal/boltfile and internal/walfile verify; check.go verifies a whole data
+// directory offline. client.go and remoteview.go are the other end of
 // rpc.go, in a process that dialled.
 package skiff

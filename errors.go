@@ -129,7 +129,9 @@ func (e *OptionError) Error() string {
 	return fmt.Sprintf("skiff: option %s: %s", e.Field, e.Reason)
 }
 
+const wayOut = "wipe the data directory and let the node rejoin"
+
 // corrupt says what is damaged, and the way out.
 func corrupt(format string, args ...any) error {
-	return fmt.Errorf("%w: %w; wipe the data directory and let the node rejoin", ErrCorrupt, fmt.Errorf(format, args...))
+	return fmt.Errorf("%w: %w; %s", ErrCorrupt, fmt.Errorf(format, args...), wayOut)
 }

@@ -107,7 +107,7 @@ func TestVoteCannotBeStored(t *testing.T) {
 	leader := slices.Index(addrs, nodes[0].Leader())
 	sick := (leader + 1) % 3
 	n := nodes[sick]
-	if err := n.stores.stable.(*stableStore).StableStore.(*raftboltdb.BoltStore).Close(); err != nil {
+	if err := n.stores.stable.(*stableStore).StableStore.(checkedStable).StableStore.(*raftboltdb.BoltStore).Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := nodes[leader].Stop(ctx); err != nil { // the others have to vote

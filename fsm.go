@@ -33,6 +33,7 @@ const maxStateBatch = 4 << 20
 type fsm struct {
 	snapshots *snapshotStore
 	applied   watermark // index of the last entry in the state
+	cuts      cuts
 
 	// onCluster is told the cluster's id when an entry sets it; onFailure is told,
 	// once, the error after which the machine applies nothing more.
@@ -49,7 +50,10 @@ type fsm struct {
 // newFSM returns a machine on the state in store.
 func newFSM(store *storage.Store, onCluster func([]byte) error, onFailure func(error)) (*fsm, error) {
 	f := &fsm{onCluster: onCluster, onFailure: onFailure}
-	return f, f.use(store)
+	if err := f.use(store); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // use makes store the state.
@@ -111,6 +115,12 @@ func (f *fsm) apply(logs []*raft.Log, responses []any) error {
 	}
 	a := newApplication(f)
 	for i, l := range logs {
+		if f.cuts.due(l.Index) {
+			if err := a.commit(l.Index); err != nil {
+				return fmt.Errorf("write state: %w", err)
+			}
+			a = newApplication(f)
+		}
 		result, err := a.entry(l)
 		if err != nil {
 			return fmt.Errorf("apply log entry %d of term %d: %w", l.Index, l.Term, err)
@@ -119,7 +129,7 @@ func (f *fsm) apply(logs []*raft.Log, responses []any) error {
 		if a.batch.Size() < maxStateBatch && i < len(logs)-1 {
 			continue
 		}
-		if err := a.commit(); err != nil {
+		if err := a.commit(l.Index + 1); err != nil {
 			return fmt.Errorf("write state: %w", err)
 		}
 		a = newApplication(f)
@@ -130,6 +140,7 @@ func (f *fsm) apply(logs []*raft.Log, responses []any) error {
 // fail stops the machine for good. Skipping an entry that others applied would
 // make the replicas differ.
 func (f *fsm) fail(err error) {
+	err = stateError(err)
 	f.failOnce.Do(func() {
 		f.failed.Store(&err)
 		f.onFailure(err)
@@ -332,8 +343,18 @@ func (a *application) holdsRange(c command.Condition) (bool, error) {
 	return string(d.Sum()) == string(c.Digest), it.Error()
 }
 
-// commit writes the batch and lets everybody know.
-func (a *application) commit() error {
+// commit writes the batch and lets everybody know. The entry at next comes next.
+func (a *application) commit(next uint64) error {
+	if err := a.flush(); err != nil {
+		return err
+	}
+	if a.f.cuts.due(next) {
+		a.f.cuts.serve(a.store, a.f.applied.value(), next)
+	}
+	return nil
+}
+
+func (a *application) flush() error {
 	if a.last.Index == 0 {
 		return nil
 	}

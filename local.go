@@ -3,7 +3,6 @@ package skiff
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
@@ -32,10 +31,7 @@ func (n *Node) notRunning(err error) error {
 	if errors.Is(err, leveldb.ErrClosed) {
 		return ErrNotRunning
 	}
-	if err != nil && storage.IsCorrupted(err) {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, n.options.Dir, err)
-	}
-	return err
+	return stateError(err)
 }
 
 func (l *local) get(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error) {
@@ -100,7 +96,9 @@ func (l *local) compactRange(ctx context.Context, r util.Range) error {
 
 func (l *local) nodeStats(context.Context) (Stats, error) { return l.n.Stats(), nil }
 
-func (l *local) checksum(ctx context.Context) (Checksum, error) { return l.n.checksum(ctx) }
+func (l *local) checksum(ctx context.Context, index uint64) (Checksum, error) {
+	return l.n.checksum(ctx, index)
+}
 
 func (l *local) close() error { return nil } // the node lives on
 
@@ -122,7 +120,21 @@ func (v localView) has(_ context.Context, key []byte, ro *opt.ReadOptions) (bool
 }
 
 func (v localView) iterator(_ func() (context.Context, context.CancelFunc), slice *util.Range, ro *opt.ReadOptions) versionedIterator {
-	return v.snap.NewIterator(slice, ro)
+	return localIterator{v.snap.NewIterator(slice, ro), v.n}
+}
+
+// localIterator gives errors their kind.
+type localIterator struct {
+	*storage.Iterator
+	n *Node
+}
+
+func (it localIterator) Error() error {
+	err := it.Iterator.Error()
+	if err == nil || isLevelDB(err) {
+		return err
+	}
+	return wrapError("iterate", it.n.address, it.n.notRunning(err))
 }
 
 func (v localView) release() { v.snap.Release() }

@@ -2,6 +2,7 @@ package skiff
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,10 +12,6 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	raftwal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
-	"go.etcd.io/bbolt"
 )
 
 // logCacheSize is how many of the latest entries are kept in memory, so that
@@ -40,9 +37,10 @@ func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(er
 	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
 		return nil, err
 	}
-	stable, err := openBolt(filepath.Join(dir, "stable.db"))
+	stablePath := filepath.Join(dir, stableFile)
+	stable, err := openStable(stablePath)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", filepath.Join(dir, "stable.db"), err)
+		return nil, err
 	}
 	log, closeLog, err := openLog(dir, kind)
 	if err != nil {
@@ -51,55 +49,53 @@ func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(er
 	retaining := newRetainingLog(log, keep)
 	return &raftStores{
 		log: newRaftLog(retaining), retaining: retaining,
-		stable: &stableStore{StableStore: stable, onFailure: onFailure},
+		stable: &stableStore{StableStore: checkedStable{stable, stablePath}, onFailure: onFailure},
 		close:  func() error { return errors.Join(closeLog(), stable.Close()) },
 	}, nil
 }
 
 func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {
-	open, path := openBoltLog, filepath.Join(dir, "log.db")
-	if kind == LogStoreWAL {
-		open, path = openWAL, filepath.Join(dir, "wal")
-	}
-	log, closeLog, err := open(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	cache, err := raft.NewLogCache(logCacheSize, checkedLog{log, path})
-	if err != nil {
-		return nil, nil, errors.Join(err, closeLog())
-	}
-	return cache, closeLog, nil
-}
-
-// openBolt opens a bbolt with its list of free pages on disk: rebuilding that at
-// the start goes over all pages on a goroutine of bbolt's own, where a damaged one is
-// a panic that nobody can survive.
-func openBolt(path string) (log *raftboltdb.BoltStore, err error) {
-	err = survive(func() error {
-		log, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{FreelistType: bbolt.FreelistMapType}})
-		return err
-	})
-	return log, err
-}
-
-func openBoltLog(path string) (raft.LogStore, func() error, error) {
-	log, err := openBolt(path)
+	path := logPath(dir, kind)
+	log, closeLog, err := openLogStore(context.Background(), path, kind, false)
 	if err != nil {
 		return nil, nil, err
 	}
-	return log, log.Close, nil
+	below := &notingLog{LogStore: checkedLog{log, path}}
+	cache, err := raft.NewLogCache(logCacheSize, below)
+	if err != nil {
+		return nil, nil, errors.Join(err, closeLog())
+	}
+	return cachedLog{cache, below}, closeLog, nil
 }
 
-// openWAL brings a metadata store of its own, since raft-wal does not close the
-// one that it would open: the same process then waits for its lock for ever.
-func openWAL(path string) (raft.LogStore, func() error, error) {
-	meta := new(metadb.BoltMetaDB)
-	log, err := raftwal.Open(path, raftwal.WithMetaStore(meta))
-	if err != nil {
-		return nil, nil, errors.Join(err, meta.Close())
+// cachedLog gives errors of the store below raft's cache as they are. The cache
+// makes text of them.
+type cachedLog struct {
+	*raft.LogCache
+	below *notingLog
+}
+
+// StoreLog implements raft.LogStore.
+func (c cachedLog) StoreLog(l *raft.Log) error { return c.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore.
+func (c cachedLog) StoreLogs(logs []*raft.Log) error {
+	if c.LogCache.StoreLogs(logs) != nil {
+		return c.below.err
 	}
-	return log, func() error { return errors.Join(log.Close(), meta.Close()) }, nil
+	return nil
+}
+
+// notingLog remembers how the latest write ended. There is one writer.
+type notingLog struct {
+	raft.LogStore
+	err error
+}
+
+// StoreLogs implements raft.LogStore.
+func (n *notingLog) StoreLogs(logs []*raft.Log) error {
+	n.err = n.LogStore.StoreLogs(logs)
+	return n.err
 }
 
 // stableStore stops raft when term and vote cannot be stored. raft itself would
@@ -143,6 +139,9 @@ type guardedLog struct {
 // there others wait for the goroutine.
 func (g *guardedLog) GetLog(index uint64, out *raft.Log) error {
 	err := survive(func() error { return g.raftLog.GetLog(index, out) })
+	if errors.Is(err, raft.ErrLogNotFound) && g.lacks(index) {
+		err = corrupt("an entry in the middle is missing")
+	}
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && g.running.Load() {
 		g.onFailure(fmt.Errorf("read log entry %d: %w", index, err))
 		if !bytes.Contains(debug.Stack(), []byte("raft.(*Raft).setupAppendEntries")) {
@@ -150,6 +149,23 @@ func (g *guardedLog) GetLog(index uint64, out *raft.Log) error {
 		}
 	}
 	return err
+}
+
+// lacks tells whether an entry is missing that the log should have. raft does not
+// expect that, and panics. It is looked for again, for it may have come meanwhile.
+func (g *guardedLog) lacks(index uint64) bool {
+	err := survive(func() error {
+		first, err := g.FirstIndex()
+		if err != nil {
+			return err
+		}
+		last, err := g.LastIndex()
+		if err != nil || index < first || index > last {
+			return err
+		}
+		return g.raftLog.GetLog(index, new(raft.Log))
+	})
+	return errors.Is(err, raft.ErrLogNotFound)
 }
 
 // StoreLog implements raft.LogStore.

@@ -255,9 +255,9 @@ func checkContinuity(store *storage.Store, log *raftLog) error {
 	return log.settle(marker.Position, false)
 }
 
-// stateError adds the kind that callers check.
+// stateError adds the kind that callers check. The file is named by storage.
 func stateError(err error) error {
-	if err != nil && (errors.Is(err, storage.ErrCorrupt) || storage.IsCorrupted(err)) {
+	if err != nil && errors.Is(err, storage.ErrCorrupt) && !errors.Is(err, ErrCorrupt) {
 		return corrupt("%w", err)
 	}
 	return err
@@ -273,32 +273,14 @@ func (n *Node) uptime() time.Duration {
 	return time.Since(n.started)
 }
 
-// currentTerm is what raft has stored.
-func currentTerm(stable raft.StableStore) (uint64, error) {
-	term, err := stable.GetUint64([]byte("CurrentTerm")) // raft's name for it
-	if err != nil && err.Error() == "not found" {        // as raft tells it from others
-		return 0, nil
-	}
-	return term, err
-}
-
-// checkTerm refuses a node that has a state or a log and has lost what it had voted.
-func checkTerm(stable raft.StableStore, applied storage.Position, marker storage.Marker) error {
-	term, err := currentTerm(stable)
-	if err == nil && term < max(applied.Term, marker.Term) {
-		err = corrupt("the state is of term %d, and the stored term is %d: what the node had voted is lost", max(applied.Term, marker.Term), term)
-	}
-	return err
-}
-
 // forgetBootstrap lets a node that has neither log nor state form its cluster again
 // after a crash while it did. raft then sets the term, to 1, before it stores the
 // first entry, and refuses to begin again, since a term may come from a vote. Not
 // this one: whoever stands for election has the first entry, and asks for votes in
 // term 2 at least.
 func forgetBootstrap(stable raft.StableStore) error {
-	if term, err := currentTerm(stable); err != nil || term != 1 {
+	if term, err := storedTerm(stable); err != nil || term != 1 {
 		return err
 	}
-	return stable.SetUint64([]byte("CurrentTerm"), 0)
+	return stable.SetUint64(keyCurrentTerm, 0)
 }

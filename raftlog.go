@@ -71,7 +71,7 @@ func (l *raftLog) settle(at storage.Position, running bool) error {
 // conflicts tells whether the log holds another entry at a position, or none.
 func (l *raftLog) conflicts(at storage.Position) (bool, error) {
 	var entry raft.Log
-	err := l.GetLog(at.Index, &entry)
+	err := survive(func() error { return l.GetLog(at.Index, &entry) })
 	if errors.Is(err, raft.ErrLogNotFound) {
 		return true, nil
 	}

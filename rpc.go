@@ -44,7 +44,7 @@ const (
 	methodSizeOf    byte = 30 // []util.Range → leveldb.Sizes
 	methodCompact   byte = 31 // util.Range
 	methodStats     byte = 32 // → Stats
-	methodChecksum  byte = 33 // → Checksum
+	methodChecksum  byte = 33 // log index, or nothing → Checksum
 )
 
 // errMalformed says that a request does not decode.
@@ -287,13 +287,25 @@ func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) 
 	case methodStats:
 		return msgpack.Marshal(c.n.Stats())
 	case methodChecksum:
-		sum, err := c.db.checksum(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return msgpack.Marshal(&sum)
+		return c.checksum(ctx, payload)
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
+}
+
+func (c *clientConn) checksum(ctx context.Context, payload []byte) ([]byte, error) {
+	var index uint64
+	switch len(payload) {
+	case 0, 1: // msgpack's nil, from clients that ask for no index
+	case 8:
+		index = binary.BigEndian.Uint64(payload)
+	default:
+		return nil, errMalformed
+	}
+	sum, err := c.db.checksum(ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	return msgpack.Marshal(&sum)
 }
 
 // answer decodes a request, calls fn and encodes its reply.

@@ -158,30 +158,29 @@ func (n *Node) peersOf(leader string) []Peer {
 // acknowledged before the call. It reads the whole database; writes go on
 // meanwhile.
 func (n *Node) Checksum(ctx context.Context) (Checksum, error) {
-	c, err := n.checksum(ctx)
+	c, err := n.checksum(ctx, 0)
 	return c, n.wrapNil("checksum", err)
 }
 
-func (n *Node) checksum(ctx context.Context) (Checksum, error) {
+// checksum hashes the state at a log index, see viewAt; with 0, as it is now.
+func (n *Node) checksum(ctx context.Context, index uint64) (Checksum, error) {
 	c := Checksum{Address: n.address}
-	if err := n.readBarrier(ctx, Linearizable); err != nil {
+	open := n.viewNow
+	if index != 0 {
+		open = func(ctx context.Context) (*storage.Snapshot, error) { return n.viewAt(ctx, index) }
+	}
+	view, err := open(ctx)
+	if err != nil {
 		return c, err
 	}
-	err := n.fsm.read(func(s *storage.Store) error {
-		view, err := s.Snapshot()
-		if err != nil {
-			return err
-		}
-		defer view.Release()
-		applied, err := view.Applied()
-		if err != nil {
-			return err
-		}
-		c.Index = applied.Index
-		c.Sum, err = view.Checksum(ctx)
-		return err
-	})
-	return c, err
+	defer view.Release()
+	applied, err := view.Applied()
+	if err != nil {
+		return c, n.notRunning(err)
+	}
+	c.Index = applied.Index
+	c.Sum, err = view.Checksum(ctx)
+	return c, n.notRunning(err)
 }
 
 func goVersion() string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,17 +11,21 @@ import (
 	"github.com/skiffdb/skiff"
 )
 
-// askAgainWait is the wait before nodes that were at different indices are asked
-// again.
-const askAgainWait = 50 * time.Millisecond
+// aheadTime is how long before the nodes get to an index they are asked for it, at
+// first: long enough for the question to reach them.
+const (
+	aheadTime    = 250 * time.Millisecond
+	longestAhead = time.Second // nodes wait for twice as long
+)
 
 func newChecksumCmd(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checksum",
 		Short: "Compare the content of all nodes",
-		Long: `Ask every node of the cluster for the hash of its content and the log index that it
-holds for, again until all are at one index or --timeout has passed. The exit code is 5 if
-two nodes at one index differ or the nodes do not get to one index, 6 if one is unreachable.`,
+		Long: `Ask every node of the cluster for the hash of its content at one log index, which while
+writes go on is one that they are about to reach. If a node is too far behind or ahead, ask
+again until --timeout has passed. The exit code is 5 if two nodes differ at one index or the
+nodes do not get to one index, 6 if one is unreachable.`,
 		Example: `  skiff checksum
   skiff checksum --timeout 1m -o jsonl`,
 		Args: cobra.NoArgs,
@@ -52,23 +57,55 @@ func (c *client) compare(ctx context.Context, peers []skiff.Peer) ([]answer[skif
 	for i, p := range peers {
 		nodes[i] = p.Address
 	}
-	for {
-		answers := askAll(nodes, func(node string) (skiff.Checksum, error) { return c.checksumOf(ctx, node) })
+	ahead := aheadTime
+	for index := uint64(0); ; ahead = min(2*ahead, longestAhead) {
+		answers := askAll(nodes, func(node string) (skiff.Checksum, error) { return c.checksumOf(ctx, node, index) })
 		verdict, final := compareChecksums(answers)
 		if final {
 			return answers, verdict
 		}
-		select {
-		case <-ctx.Done():
-			return answers, verdict
-		case <-time.After(askAgainWait):
+		var err error
+		if index, err = c.indexAhead(ctx, nodes, ahead); err != nil {
+			return answers, errors.Join(verdict, err)
 		}
 	}
 }
 
-func (c *client) checksumOf(ctx context.Context, node string) (sum skiff.Checksum, err error) {
+// indexAhead is the log index that the nodes will have applied after a while, going
+// by how fast writes come just now.
+func (c *client) indexAhead(ctx context.Context, nodes []string, ahead time.Duration) (uint64, error) {
+	before, err := c.newest(ctx, nodes)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	select {
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	case <-time.After(ahead / 4):
+	}
+	after, err := c.newest(ctx, nodes)
+	if err != nil {
+		return 0, err
+	}
+	return after + 1 + uint64(float64(after-before)*ahead.Seconds()/time.Since(start).Seconds()), nil
+}
+
+// newest is the highest index that one of the nodes has applied.
+func (c *client) newest(ctx context.Context, nodes []string) (index uint64, err error) {
+	answers := askAll(nodes, func(node string) (skiff.Stats, error) { return c.nodeStats(ctx, node) })
+	for _, a := range answers {
+		index = max(index, a.value.AppliedIndex)
+	}
+	if index == 0 {
+		return 0, failures(answers)
+	}
+	return index, nil
+}
+
+func (c *client) checksumOf(ctx context.Context, node string, index uint64) (sum skiff.Checksum, err error) {
 	err = c.at(ctx, node, func(db *skiff.DB) error {
-		sum, err = db.Checksum(ctx)
+		sum, err = db.ChecksumAt(ctx, index)
 		return err
 	})
 	return sum, err
@@ -89,7 +126,7 @@ func compareChecksums(answers []answer[skiff.Checksum]) (verdict error, final bo
 		first[a.value.Index] = a.value
 	}
 	if len(first) > 1 {
-		return fmt.Errorf("%w: the nodes are at different indices and cannot be compared; are there writes under way?", errUnhealthy), false
+		return fmt.Errorf("%w: the nodes are at different indices and cannot be compared", errUnhealthy), false
 	}
 	return failures(answers), true
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/skiffdb/skiff"
@@ -129,4 +133,40 @@ func TestCompareChecksums(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, verdict, final)
 		}
 	}
+}
+
+// Nodes are compared at one index while writes go on.
+func TestChecksumDuringWrites(t *testing.T) {
+	t.Parallel()
+	nodes := startNodes(t, 3)
+	ctx, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	var written atomic.Int64
+	for i, node := range nodes {
+		writers.Go(func() {
+			db := node.DB().WithContext(ctx)
+			for n := 0; ctx.Err() == nil; n++ {
+				if db.Put(fmt.Appendf(nil, "%d-%d", i, n%100), fmt.Append(nil, n), nil) == nil {
+					written.Add(1)
+				}
+			}
+		})
+	}
+	c := cliOn(addressesOf(nodes)...)
+	before := written.Load()
+	var rows []checksumRow
+	unmarshal(t, c.ok(t, "checksum", "-o", "json"), &rows)
+	if len(rows) != 3 || rows[0].Sum == "" || rows[0].Index == 0 {
+		t.Fatalf("%+v", rows)
+	}
+	for _, r := range rows {
+		if r.Index != rows[0].Index || r.Sum != rows[0].Sum {
+			t.Errorf("%+v", rows)
+		}
+	}
+	if written.Load() == before {
+		t.Error("nothing was written meanwhile: this test proves nothing")
+	}
+	stop()
+	writers.Wait()
 }

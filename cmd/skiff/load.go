@@ -143,7 +143,7 @@ func clusterID(ctx context.Context, db *skiff.DB) (string, error) {
 		select {
 		case <-ctx.Done():
 			return "", fmt.Errorf("%w: the cluster has no id yet", skiff.ErrNoLeader)
-		case <-time.After(askAgainWait):
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }

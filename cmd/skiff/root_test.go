@@ -41,6 +41,10 @@ func TestUsageErrors(t *testing.T) {
 		{"serve", "/ip4/127.0.0.1/tcp/0x"},
 		{"serve", "/ip4/127.0.0.1/tcp/9490"},
 		{"demo", "extra"},
+		{"check"},
+		{"check", "."},
+		{"check", "no such directory"},
+		{"check", ".", "-o", "raw"},
 	} {
 		if r := nobody.run(t, args...); r.code != 2 || r.stdout != "" || !strings.Contains(r.stderr, "--help' for usage") {
 			t.Errorf("skiff %q: %+v", args, r)

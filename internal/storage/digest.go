@@ -16,12 +16,19 @@ import (
 // node's own, and the applied position and configuration are left out so that
 // the hash tells of content alone.
 func (v *Snapshot) Checksum(ctx context.Context) ([sha256.Size]byte, error) {
+	return v.ChecksumEach(ctx, func(_, _ []byte) {})
+}
+
+// ChecksumEach is Checksum, and shows fn each pair in its stored form on the way,
+// which fn must not keep.
+func (v *Snapshot) ChecksumEach(ctx context.Context, fn func(key, value []byte)) ([sha256.Size]byte, error) {
 	var sum [sha256.Size]byte
 	it := v.newIterator(&util.Range{}, nil)
 	defer it.Release()
 	h := sha256.New()
 	for ctx.Err() == nil && it.Next() {
 		key, value := it.stored()
+		fn(key, value)
 		if bytes.Equal(key, keyMarker) || bytes.Equal(key, keyApplied) || bytes.Equal(key, keyConfig) {
 			continue
 		}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 
+	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
 	"github.com/syndtr/goleveldb/leveldb/journal"
 	"github.com/syndtr/goleveldb/leveldb/storage"
 )
@@ -23,14 +25,20 @@ import (
 //     reading ends, for all journals, at the first record that is damaged or
 //     missing.
 //   - It does not sync the directory in which it creates files.
+//
+// Nor does it lose anything of a manifest but a record that was never complete:
+// goleveldb would skip what is damaged there, and with it tables.
 type prefixSafe struct {
 	Files
+	place string // the path of the state, for errors
 
 	// As journals are read, one after the other, by goleveldb's recovery: the
 	// sequence number that has to come next (0 before the first), and whether
 	// reading has ended.
 	next  uint64
 	ended bool
+	// cut says where reading has ended before the end, or a manifest has.
+	cut []error
 }
 
 // Create implements storage.Storage.
@@ -71,18 +79,49 @@ func (w *safeWriter) Close() error {
 // Open implements storage.Storage.
 func (s *prefixSafe) Open(fd storage.FileDesc) (storage.Reader, error) {
 	r, err := s.Files.Open(fd)
-	if err != nil || fd.Type != storage.TypeJournal {
-		return r, err
+	if err != nil {
+		return nil, err
+	}
+	switch fd.Type {
+	case storage.TypeTable:
+		if err := checkFooter(r, fd); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		return r, nil
+	case storage.TypeJournal, storage.TypeManifest:
+	default:
+		return r, nil
 	}
 	data, err := io.ReadAll(r)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, err
 	}
-	intact, err := s.intactPrefix(data)
+	intact := s.intactManifest
+	if fd.Type == storage.TypeJournal {
+		intact = s.intactPrefix
+	}
+	data, err = intact(fd, data)
 	if err != nil {
 		return nil, err
 	}
-	return memoryReader{bytes.NewReader(intact)}, nil
+	return memoryReader{bytes.NewReader(data)}, nil
+}
+
+// intactManifest cuts off a record that a crash has torn.
+func (s *prefixSafe) intactManifest(fd storage.FileDesc, data []byte) ([]byte, error) {
+	end, torn, problem := chunksEnd(data)
+	switch {
+	case problem == nil:
+		return data, nil
+	case torn:
+		s.note(fd, problem)
+		return data[:end], nil
+	}
+	return nil, ldberrors.NewErrCorrupted(fd, problem)
+}
+
+func (s *prefixSafe) note(fd storage.FileDesc, problem error) {
+	s.cut = append(s.cut, &DamageError{fileOf(s.place, fd), problem})
 }
 
 // memoryReader is a file in memory. A journal holds about one write buffer.
@@ -98,7 +137,7 @@ const batchHeader = 8 + 4
 
 // intactPrefix copies the records of a journal up to the first one that is
 // damaged, or does not follow the one before.
-func (s *prefixSafe) intactPrefix(data []byte) ([]byte, error) {
+func (s *prefixSafe) intactPrefix(fd storage.FileDesc, data []byte) ([]byte, error) {
 	var intact bytes.Buffer
 	w := journal.NewWriter(&intact)
 	r := journal.NewReader(bytes.NewReader(data), nil, true, true)
@@ -109,11 +148,17 @@ func (s *prefixSafe) intactPrefix(data []byte) ([]byte, error) {
 		}
 		if err != nil {
 			s.ended = true
+			_, _, problem := chunksEnd(data)
+			if problem == nil {
+				problem = err
+			}
+			s.note(fd, problem)
 			break
 		}
 		seq := binary.LittleEndian.Uint64(record)
 		if s.next != 0 && seq != s.next {
 			s.ended = true
+			s.note(fd, fmt.Errorf("record %d where %d should follow", seq, s.next))
 			break
 		}
 		s.next = seq + uint64(binary.LittleEndian.Uint32(record[8:]))

@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -100,6 +102,34 @@ type dirFiles struct {
 func openDirFiles(path string) (Files, error) {
 	stor, err := storage.OpenFile(path, false)
 	return dirFiles{stor, path}, err
+}
+
+// GetMeta implements storage.Storage. goleveldb goes back to an older manifest where
+// CURRENT is damaged.
+func (f dirFiles) GetMeta() (storage.FileDesc, error) {
+	if _, err := readCurrent(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return storage.FileDesc{}, err
+	}
+	return f.Storage.GetMeta()
+}
+
+// readCurrent gives the manifest that CURRENT names, which is there;
+// fs.ErrNotExist if there is no CURRENT.
+func readCurrent(dir string) (fd storage.FileDesc, err error) {
+	file := filepath.Join(dir, CurrentFile)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fd, err
+	}
+	fd.Type = storage.TypeManifest
+	_, err = fmt.Sscanf(string(data), "MANIFEST-%d\n", &fd.Num)
+	if err != nil || string(data) != fd.String()+"\n" {
+		return fd, &DamageError{file, fmt.Errorf("it names %q", data)}
+	}
+	if _, err := os.Stat(filepath.Join(dir, fd.String())); errors.Is(err, fs.ErrNotExist) {
+		return fd, &DamageError{file, fmt.Errorf("it names %s, which is not there", fd)}
+	}
+	return fd, nil
 }
 
 func (f dirFiles) SyncNames() error { return datadir.SyncDir(f.path) }

@@ -21,7 +21,6 @@ import (
 	"sync/atomic"
 
 	"github.com/syndtr/goleveldb/leveldb"
-	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
 	"github.com/syndtr/goleveldb/leveldb/filter"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
@@ -32,6 +31,8 @@ import (
 // one goroutine may write.
 type Store struct {
 	db     *leveldb.DB
+	place  string // its path, for errors
+	cut    []error
 	files  io.Closer
 	remove func() error // removes the files, when they are closed
 
@@ -63,7 +64,7 @@ func Open(root Root, name string, o *opt.Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", root.Place(name), err)
 	}
-	s, err := openFiles(files, o)
+	s, err := openFiles(files, root.Place(name), o)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open state %s: %w", root.Place(name), err), files.Close())
 	}
@@ -79,12 +80,15 @@ func OpenDir(path string, o *opt.Options) (*Store, error) {
 	return Open(dirRoot(filepath.Dir(path)), filepath.Base(path), o)
 }
 
-func openFiles(files Files, o *opt.Options) (*Store, error) {
-	db, err := openDB(&prefixSafe{Files: files}, o)
+func openFiles(files Files, place string, o *opt.Options) (*Store, error) {
+	stor := &prefixSafe{Files: files, place: place}
+	db, err := openDB(stor, o)
 	if err != nil {
-		return nil, err
+		return nil, damaged(place, err)
 	}
-	return wrap(db, files), nil
+	s := wrap(db, files)
+	s.place, s.cut = place, stor.cut
+	return s, nil
 }
 
 func openDB(stor storage.Storage, o *opt.Options) (*leveldb.DB, error) {
@@ -97,6 +101,11 @@ func openDB(stor storage.Storage, o *opt.Options) (*leveldb.DB, error) {
 func wrap(db *leveldb.DB, files io.Closer) *Store {
 	return &Store{db: db, files: files, remove: func() error { return nil }, views: map[view]struct{}{}}
 }
+
+// Cut says which files, when the store was opened, had an end that could not be
+// read and was left out: what a crash leaves of writes that were not synced, or
+// damage. The log has what was in it, as far as it was not truncated.
+func (s *Store) Cut() []error { return s.cut }
 
 // removeUnborn removes what a crash left while goleveldb made an empty state: a
 // manifest that is not yet the current one. goleveldb takes that for damage. Once
@@ -134,6 +143,8 @@ func options(user *opt.Options) *opt.Options {
 	// Large batches go through the journal like all others, so that there is one
 	// order of writes.
 	o.DisableLargeBatchTransaction = true
+	// Damage is an error, not something to skip.
+	o.Strict = opt.StrictManifest | opt.StrictBlockChecksum | opt.StrictCompaction | opt.StrictReader | opt.StrictJournalChecksum
 	return &o
 }
 
@@ -154,7 +165,7 @@ func (s *Store) Close() error {
 	for v := range views {
 		v.abandon()
 	}
-	return errors.Join(s.db.Close(), s.files.Close())
+	return errors.Join(damaged(s.place, s.db.Close()), s.files.Close())
 }
 
 // Closed tells whether the store has been closed.
@@ -217,7 +228,7 @@ func (s *Store) Get(key []byte, ro *opt.ReadOptions) ([]byte, uint64, error) {
 		return nil, 0, err
 	}
 	defer s.mu.RUnlock()
-	return splitGet(s.db.Get(userKey(key), ro))
+	return s.splitGet(s.db.Get(userKey(key), ro))
 }
 
 // Has tells whether key exists.
@@ -226,7 +237,8 @@ func (s *Store) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
 		return false, err
 	}
 	defer s.mu.RUnlock()
-	return s.db.Has(userKey(key), ro)
+	ret, err := s.db.Has(userKey(key), ro)
+	return ret, damaged(s.place, err)
 }
 
 // GetProperty returns a property of goleveldb, such as "leveldb.stats".
@@ -260,14 +272,6 @@ func (s *Store) Size() int64 {
 	return stats.LevelSizes.Sum()
 }
 
-// IsCorrupted tells whether err is goleveldb's word that a file is damaged.
-func IsCorrupted(err error) bool {
-	// Its own function does not look into errors that are wrapped, as Open's are.
-	var damaged *ldberrors.ErrCorrupted
-	var misnamed *storage.ErrCorrupted
-	return errors.As(err, &damaged) || errors.As(err, &misnamed)
-}
-
 // SizeOf estimates the bytes on disk that ranges of user keys take.
 func (s *Store) SizeOf(ranges []util.Range) (leveldb.Sizes, error) {
 	if err := s.enter(); err != nil {
@@ -278,7 +282,8 @@ func (s *Store) SizeOf(ranges []util.Range) (leveldb.Sizes, error) {
 	for i := range ranges {
 		stored[i] = *userRange(&ranges[i])
 	}
-	return s.db.SizeOf(stored)
+	sizes, err := s.db.SizeOf(stored)
+	return sizes, damaged(s.place, err)
 }
 
 // CompactRange compacts a range of user keys.
@@ -288,7 +293,12 @@ func (s *Store) CompactRange(r util.Range) error {
 		return err
 	}
 	s.mu.RUnlock()
-	return s.db.CompactRange(*userRange(&r))
+	err := s.db.CompactRange(*userRange(&r))
+	if err == leveldb.ErrClosed && !s.Closed() {
+		// Only its compactions have ended, over damage. Now it will say so.
+		err = s.db.CompactRange(*userRange(&r))
+	}
+	return damaged(s.place, err)
 }
 
 // The key spaces. What the state machine keeps for itself and what users store
@@ -321,11 +331,20 @@ func userRange(r *util.Range) *util.Range {
 	return stored
 }
 
-func splitGet(stored []byte, err error) ([]byte, uint64, error) {
+func (s *Store) splitGet(stored []byte, err error) ([]byte, uint64, error) {
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, damaged(s.place, err)
 	}
-	return splitValue(stored)
+	value, version, err := splitValue(stored)
+	return value, version, damaged(s.place, err)
+}
+
+// readOptions are the user's, except that damage is never skipped.
+func readOptions(ro *opt.ReadOptions) *opt.ReadOptions {
+	if ro == nil || ro.Strict&opt.StrictOverride == 0 {
+		return ro
+	}
+	return &opt.ReadOptions{DontFillCache: ro.DontFillCache}
 }
 
 // splitValue takes a stored value apart. The value aliases stored.

@@ -85,7 +85,7 @@ func (s *Store) Sessions(fn func(id uint64, data []byte) error) error {
 			return err
 		}
 	}
-	return it.Error()
+	return damaged(s.place, it.Error())
 }
 
 func (s *Store) getSystem(key []byte) ([]byte, error) {
@@ -93,7 +93,8 @@ func (s *Store) getSystem(key []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer s.mu.RUnlock()
-	return s.db.Get(key, nil)
+	value, err := s.db.Get(key, nil)
+	return value, damaged(s.place, err)
 }
 
 // Applied is the position of the last entry in the view.
@@ -112,7 +113,8 @@ func (v *Snapshot) getSystem(key []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer v.mu.RUnlock()
-	return v.snap.Get(key, nil)
+	value, err := v.snap.Get(key, nil)
+	return value, damaged(v.store.place, err)
 }
 
 func getSystem[T any](get func([]byte) ([]byte, error), key []byte) (value T, err error) {
@@ -189,7 +191,7 @@ func (s *Store) write(b *Batch, wo *opt.WriteOptions) error {
 	if broken := s.broken.Load(); broken != nil {
 		return *broken
 	}
-	err := s.db.Write(&b.b, wo)
+	err := damaged(s.place, s.db.Write(&b.b, wo))
 	if err != nil {
 		s.broken.CompareAndSwap(nil, &err)
 	}

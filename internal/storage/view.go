@@ -48,7 +48,7 @@ func (v *Snapshot) Get(key []byte, ro *opt.ReadOptions) ([]byte, uint64, error) 
 		return nil, 0, err
 	}
 	defer v.mu.RUnlock()
-	return splitGet(v.snap.Get(userKey(key), ro))
+	return v.store.splitGet(v.snap.Get(userKey(key), ro))
 }
 
 // Has tells whether key exists.
@@ -57,7 +57,8 @@ func (v *Snapshot) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
 		return false, err
 	}
 	defer v.mu.RUnlock()
-	return v.snap.Has(userKey(key), ro)
+	ret, err := v.snap.Has(userKey(key), ro)
+	return ret, damaged(v.store.place, err)
 }
 
 // NewIterator walks the user keys in slice. It stays valid after the snapshot is
@@ -77,7 +78,7 @@ func (v *Snapshot) newIterator(stored *util.Range, ro *opt.ReadOptions) *Iterato
 		return &Iterator{store: v.store, Iterator: iterator.NewEmptyIterator(err)}
 	}
 	defer v.mu.RUnlock()
-	it := &Iterator{store: v.store, Iterator: v.snap.NewIterator(stored, ro)}
+	it := &Iterator{store: v.store, Iterator: v.snap.NewIterator(stored, readOptions(ro))}
 	v.store.track(it)
 	return it
 }
@@ -106,7 +107,7 @@ func (s *Store) NewIterator(slice *util.Range, ro *opt.ReadOptions) *Iterator {
 		return &Iterator{store: s, Iterator: iterator.NewEmptyIterator(err)}
 	}
 	defer s.mu.RUnlock()
-	it := &Iterator{store: s, Iterator: s.db.NewIterator(userRange(slice), ro)}
+	it := &Iterator{store: s, Iterator: s.db.NewIterator(userRange(slice), readOptions(ro))}
 	s.track(it)
 	return it
 }
@@ -202,10 +203,10 @@ func (it *Iterator) Error() error {
 	}
 	if it.Iterator.Valid() {
 		if _, _, err := splitValue(it.Iterator.Value()); err != nil {
-			return err
+			return damaged(it.store.place, err)
 		}
 	}
-	return it.Iterator.Error()
+	return damaged(it.store.place, it.Iterator.Error())
 }
 
 // Release ends the iterator. Twice is fine.
