@@ -29,7 +29,7 @@
 // to the node's proposer (proposer.go), which groups what is waiting, numbers it
 // under a session and brings it to the leader (leadership.go), over the network
 // (peers.go, rpc.go, internal/wire) if that is another node. raft puts it into the
-// logs of a majority (logstore.go, rafttransport.go). Each node's state machine
+// logs of a majority (logstore.go and the layers that it names, rafttransport.go). Each node's state machine
 // (fsm.go) applies it to its goleveldb (internal/storage), and the result travels
 // back.
 //
@@ -38,9 +38,9 @@
 //
 // A member's life: node.go starts and stops it, membership.go makes it part of a
 // cluster, admission.go keeps it from voting when it has lost its disk,
-// snapshot.go truncates logs and sends whole states to followers that are too far
-// behind, network.go listens. logfiles.go opens the files under raft, which
-// internal/boltfile and internal/walfile verify; check.go verifies a whole data
-// directory offline. client.go and remoteview.go are the other end of
-// rpc.go, in a process that dialled.
+// snapshot.go marks how far its state is durable, retention.go says what of the log
+// stays behind, install.go sends whole states to followers that are too far behind,
+// network.go listens, events.go tells what happens. check.go verifies a directory
+// whose node is down. client.go and remoteview.go are the other end of rpc.go, in a
+// process that dialled.
 package skiff

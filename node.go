@@ -205,6 +205,9 @@ func (n *Node) openState(context.Context) error {
 	if err != nil {
 		return stateError(err)
 	}
+	for _, cut := range store.Cut() {
+		n.logger.Warn("the state ends early, and is repaired from the log", "err", cut)
+	}
 	n.fsm, err = newFSM(store, n.setClusterID, n.fail)
 	if err != nil {
 		return errors.Join(stateError(err), store.Close())
@@ -647,5 +650,5 @@ func (n *Node) wrapNil(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return n.wrap(op, nil, err)
+	return n.wrap(op, nil, stateError(err))
 }

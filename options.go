@@ -61,8 +61,8 @@ type Options struct {
 
 	// StateOptions are goleveldb's options for the state. Skiff takes over what it
 	// depends on: Comparer must be nil; ErrorIfExist, ErrorIfMissing, ReadOnly and
-	// NoSync must be false; MaxManifestFileSize and DisableLargeBatchTransaction
-	// are overwritten. Default: a bloom filter of 10 bits for each key, otherwise
+	// NoSync must be false; MaxManifestFileSize, DisableLargeBatchTransaction and
+	// Strict are overwritten. Default: a bloom filter of 10 bits for each key, otherwise
 	// goleveldb's defaults.
 	StateOptions *opt.Options
 
