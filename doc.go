@@ -29,9 +29,9 @@
 // to the node's proposer (proposer.go), which groups what is waiting, numbers it
 // under a session and brings it to the leader (leadership.go), over the network
 // (peers.go, rpc.go, internal/wire) if that is another node. raft puts it into the
-// logs of a majority (logstore.go and the layers that it names, rafttransport.go). Each node's state machine
-// (fsm.go) applies it to its goleveldb (internal/storage), and the result travels
-// back.
+// logs of a majority (logstore.go and the layers that it names; rafttransport.go).
+// Each node's state machine (fsm.go) applies it to its goleveldb
+// (internal/storage), and the result travels back.
 //
 // The way of a read: read.go gets a read index from the leader and waits until
 // the local state has reached it; then local.go reads that state.
