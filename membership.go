@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,6 +19,9 @@ import (
 
 // bootstrap is how far a node's first start has come.
 type bootstrap struct {
+	// established: another node has said that the cluster is, which stays true.
+	established atomic.Bool
+
 	mu      sync.Mutex
 	problem error // why there is no membership, as of the latest look; nil: wait
 }
@@ -64,7 +68,7 @@ func (n *Node) hello() hello {
 	slices.Sort(members)
 	return hello{
 		Address: n.address, Initial: n.initialMembers(), Members: members,
-		Established: !n.knownClusterID().IsZero(), Leader: n.leader(),
+		Established: !n.knownClusterID().IsZero() || n.bootstrap.established.Load(), Leader: n.leader(),
 	}
 }
 
@@ -83,13 +87,12 @@ func (n *Node) initialMembers() []string {
 // admitted there, and waits for the leader to send it the configuration.
 func (n *Node) form() {
 	retry := retryPolicy{wait: n.options.RetryWait}
-	established := false // said once, it is so for good
 	for try := 0; len(n.members()) == 0; try++ {
 		answers := n.askPeers()
-		self := n.hello()
-		established = established || slices.ContainsFunc(answers, func(h hello) bool { return h.Established })
-		self.Established = self.Established || established
-		d, err := decide(self, answers)
+		if slices.ContainsFunc(answers, func(h hello) bool { return h.Established }) {
+			n.bootstrap.established.Store(true)
+		}
+		d, err := decide(n.hello(), answers)
 		n.bootstrap.set(err)
 		switch d {
 		case formCluster:

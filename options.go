@@ -40,7 +40,8 @@ type Options struct {
 	// InMemory keeps log and state in memory only. Such a node forgets everything
 	// at Stop. Started again under its address it is taken in like a member that
 	// has lost its disk, and gets the state from the others; when a majority is
-	// stopped at once, all that the cluster held is gone.
+	// stopped at once, all that the cluster held is gone, and all nodes have to be
+	// stopped before they found another one.
 	InMemory bool
 
 	// Peers lists the addresses of the other initial members. All initial members
