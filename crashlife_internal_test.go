@@ -239,7 +239,7 @@ func openCrashNode(disk *crashDisk, root storage.Root, o *opt.Options) (*crashNo
 	}
 	retaining := newRetainingLog(cache, keepOne)
 	n.log = newRaftLog(retaining)
-	n.snapshots = &snapshotStore{fsm: n.fsm, log: n.log, retaining: retaining, root: root, opts: o, chunkSize: 1 << 10, emit: func(Event) {}}
+	n.snapshots = &snapshotStore{fsm: n.fsm, log: n.log, retaining: retaining, root: root, opts: o, chunkSize: 1 << 10, rate: newRate(1 << 40), emit: func(Event) {}}
 	n.fsm.snapshots = n.snapshots
 	if err := checkContinuity(store, n.log); err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -388,7 +388,7 @@ func leaderAt(t *testing.T, index uint64) *machine {
 	t.Cleanup(func() { noError(t, store.Close()) })
 	m := newMachine(t, store)
 	log, retaining := memoryLog()
-	m.snapshots = &snapshotStore{fsm: m.fsm, log: log, retaining: retaining, chunkSize: 1 << 10, emit: func(Event) {}}
+	m.snapshots = &snapshotStore{fsm: m.fsm, log: log, retaining: retaining, chunkSize: 1 << 10, rate: newRate(1 << 40), emit: func(Event) {}}
 	applyAgreed(t, m, 1, index)
 	return m
 }

@@ -206,10 +206,8 @@ func (p *pacedWriter) Write(b []byte) (int, error) {
 	done := 0
 	for done < len(b) {
 		piece := b[done:min(len(b), done+sendPiece)]
-		if p.limiter != nil {
-			if err := p.limiter.WaitN(p.ctx, len(piece)); err != nil {
-				return done, err
-			}
+		if err := p.limiter.WaitN(p.ctx, len(piece)); err != nil {
+			return done, err
 		}
 		n, err := p.w.Write(piece)
 		done += n
@@ -221,13 +219,8 @@ func (p *pacedWriter) Write(b []byte) (int, error) {
 	return done, nil
 }
 
-// newRate returns a limiter for bytes per second, nil for 0.
-func newRate(bytes int64) *rate.Limiter {
-	if bytes == 0 {
-		return nil
-	}
-	return rate.NewLimiter(rate.Limit(bytes), sendPiece)
-}
+// newRate returns a limiter for bytes per second.
+func newRate(bytes int64) *rate.Limiter { return rate.NewLimiter(rate.Limit(bytes), sendPiece) }
 
 // meteredReader tells of what is read.
 type meteredReader struct {

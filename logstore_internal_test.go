@@ -268,7 +268,7 @@ func (f *follower) open(t *testing.T) {
 	noError(t, err)
 	f.m = newMachine(t, store)
 	f.stores = newStores(t, filepath.Join(f.dir, "raft"), f.kind)
-	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, retaining: f.stores.retaining, root: rootAt(t, root), chunkSize: 100, emit: func(Event) {}}
+	f.m.snapshots = &snapshotStore{fsm: f.m.fsm, log: f.stores.log, retaining: f.stores.retaining, root: rootAt(t, root), chunkSize: 100, rate: newRate(1 << 40), emit: func(Event) {}}
 	noError(t, checkContinuity(store, f.stores.log))
 	f.endpoint = newEndpoint(t, f.net, realNode, f.m.snapshots)
 
@@ -317,7 +317,7 @@ func newScripted(t *testing.T, net *memnet.Network, last uint64) *scripted {
 	m := freshMachine(t)
 	m.results(t, history(agreed, 1, last)...)
 	log, retaining := memoryLog()
-	m.snapshots = &snapshotStore{fsm: m.fsm, log: log, retaining: retaining, chunkSize: 100, emit: func(Event) {}}
+	m.snapshots = &snapshotStore{fsm: m.fsm, log: log, retaining: retaining, chunkSize: 100, rate: newRate(1 << 40), emit: func(Event) {}}
 	s := &scripted{newEndpoint(t, net, scriptedNode, m.snapshots), m}
 	t.Cleanup(func() { s.close(t) })
 	return s

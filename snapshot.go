@@ -53,7 +53,7 @@ type snapshotStore struct {
 
 	// chunkSize is the size of the chunks of an install, in bytes.
 	chunkSize int
-	// rate is how fast states are sent, all together; nil if that is not limited.
+	// rate is how fast states are sent, all together.
 	rate *rate.Limiter
 	// emit tells of an event.
 	emit func(Event)

@@ -59,7 +59,7 @@ func newInstalled(t *testing.T, root string) *installed {
 	noError(t, err)
 	i := &installed{machine: newMachine(t, store), root: root}
 	log, retaining := memoryLog()
-	i.store = &snapshotStore{fsm: i.fsm, log: log, retaining: retaining, root: rootAt(t, root), chunkSize: 64, emit: func(Event) {}}
+	i.store = &snapshotStore{fsm: i.fsm, log: log, retaining: retaining, root: rootAt(t, root), chunkSize: 64, rate: newRate(1 << 40), emit: func(Event) {}}
 	i.snapshots = i.store
 	t.Cleanup(func() {
 		noError(t, i.store.close())

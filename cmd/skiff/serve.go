@@ -46,7 +46,7 @@ knows the members. The log goes to standard error, and so does one line that beg
 	flags.Int64Var(&o.SnapshotBytes, "snapshot-bytes", 0, "growth of the log in bytes before it is truncated (default 64 MiB)")
 	flags.Uint64Var(&o.TrailingLogs, "trailing-logs", 0, "log entries kept behind a snapshot (default 10240)")
 	flags.Int64Var(&o.TrailingBytes, "trailing-bytes", 0, "bound of these entries in bytes (default 64 MiB)")
-	flags.Int64Var(&o.InstallRate, "install-rate", 0, "bytes per second at which states are sent (default: no limit)")
+	flags.Int64Var(&o.InstallRate, "install-rate", 0, "bytes per second at which states are sent (default 64 MiB)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var level slog.Level
 		if err := level.UnmarshalText([]byte(logLevel.value)); err != nil {
