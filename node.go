@@ -358,10 +358,9 @@ func (n *Node) Stop(ctx context.Context) error {
 		return n.stopIdle()
 	}
 	defer close(n.ended)
-	n.handOver(ctx)
+	n.prepareToStop(ctx)
 	n.leavePhase(handingOver, stopping)
 	n.drain(ctx)
-	n.markForNextStart(ctx)
 	err := n.close()
 	n.leavePhase(stopping, stopped)
 	n.logger.Info("stopped")
@@ -397,6 +396,18 @@ func (n *Node) stopIdle() error {
 		<-n.ended // which does not take long
 	}
 	return nil
+}
+
+// prepareToStop does what is better done while the node still works.
+func (n *Node) prepareToStop(ctx context.Context) {
+	if n.begin() != nil {
+		return // it has failed
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	n.handOver(ctx)
+	n.markForNextStart(ctx)
 }
 
 // handOver gives leadership to another node.
@@ -443,7 +454,7 @@ func (n *Node) drain(ctx context.Context) {
 // markForNextStart takes a snapshot, so that the next start has nothing to read in
 // the log.
 func (n *Node) markForNextStart(ctx context.Context) {
-	if ctx.Err() != nil || n.dir == nil || n.ctx.Err() != nil {
+	if ctx.Err() != nil || n.dir == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
