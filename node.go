@@ -346,7 +346,8 @@ func (n *Node) raftConfig() *raft.Config {
 	return c
 }
 
-// Stop ends the node. A leader first hands over to another node, and operations
+// Stop ends the node. A leader first hands over to another node, the state is made
+// durable so that the next start has nothing to read in the log, and operations
 // under way get a moment to finish, as long as ctx allows; a ctx that has ended
 // makes Stop close everything at once, as a crash would, except that files are
 // closed in order. Stop is not Leave: the node stays a member and can come back
