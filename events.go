@@ -1,24 +1,38 @@
 package skiff
 
-import (
-	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // EventKind names a type of [Event].
 type EventKind string
 
 // The kinds of events, each with the type of its name.
 const (
+	KindStarted         EventKind = "started"
+	KindStopped         EventKind = "stopped"
+	KindWarning         EventKind = "warning"
+	KindStateChanged    EventKind = "state changed"
+	KindLeading         EventKind = "leading"
+	KindNewLeader       EventKind = "new leader"
+	KindReady           EventKind = "ready"
+	KindNotReady        EventKind = "not ready"
+	KindConnected       EventKind = "connected"
+	KindDisconnected    EventKind = "disconnected"
+	KindReconnecting    EventKind = "reconnecting"
+	KindPeerFailed      EventKind = "peer failed"
+	KindRPCLatency      EventKind = "rpc latency"
+	KindJoined          EventKind = "joined"
+	KindLeft            EventKind = "left"
+	KindPromoted        EventKind = "promoted"
+	KindReadmitted      EventKind = "readmitted"
+	KindRemoved         EventKind = "removed"
+	KindWeakened        EventKind = "weakened"
 	KindSnapshotTaken   EventKind = "snapshot taken"
 	KindInstallProgress EventKind = "install progress"
 	KindInstalled       EventKind = "installed"
 )
 
-// Event is something that has happened on a node: a [SnapshotTaken], an
-// [InstallProgress] or an [Installed].
+// Event is something that has happened on a node. Its kinds are the types in this
+// file: [Started], [Stopped], [Warning], …
 type Event interface {
 	Kind() EventKind
 	// Info tells when, where and in which term it happened.
@@ -37,33 +51,211 @@ type EventInfo struct {
 // Info implements [Event].
 func (i EventInfo) Info() EventInfo { return i }
 
-// SnapshotTaken says that the state is durable up to Index, so that the log before
-// it may go.
-type SnapshotTaken struct {
-	EventInfo
-	Index    uint64
-	Duration time.Duration // of making it durable
-}
+// What the node does.
+type (
+	// Started says that the node runs: it listens, and its state is loaded.
+	Started struct{ EventInfo }
 
-// InstallProgress says how far a state has come that is sent to Peer, or received
-// from there because this node was too far behind. It comes about once for each
-// MiB.
-type InstallProgress struct {
-	EventInfo
-	Peer      string
-	Receiving bool   // else sending
-	Index     uint64 // up to where the state goes
-	Bytes     int64  // on the wire, so far
-	Total     int64  // about what it will be
-}
+	// Stopped says that the node has stopped. It is the last event.
+	Stopped struct{ EventInfo }
 
-// Installed says that a state received from Peer has taken the place of the node's
-// own.
-type Installed struct {
-	EventInfo
-	Peer  string
-	Index uint64 // up to where the state goes
-}
+	// Warning tells of trouble that the node goes on with, or that it has stopped
+	// itself for ([ErrFailed]).
+	Warning struct {
+		EventInfo
+		Err error
+	}
+
+	// StateChanged says that the node does something else than before.
+	StateChanged struct {
+		EventInfo
+		Old, New State
+	}
+
+	// Leading says that this node leads, and has caught up with all that earlier
+	// leaders had acknowledged.
+	Leading struct{ EventInfo }
+
+	// NewLeader says that the node has heard of another leader than before, which
+	// may be itself.
+	NewLeader struct {
+		EventInfo
+		Leader string
+	}
+
+	// Ready says that the cluster can be used from this node: a leader is known and
+	// has a majority behind it, and [Options.MinConsensus] if that is more.
+	Ready struct{ EventInfo }
+
+	// NotReady says that this is no longer so.
+	NotReady struct{ EventInfo }
+
+	// Weakened says that the node leaves elections to others until then.
+	Weakened struct {
+		EventInfo
+		Until time.Time
+	}
+
+	// Removed says that the node is no member any more. It has stopped itself
+	// ([ErrNotMember]).
+	Removed struct{ EventInfo }
+)
+
+// What happens between the node and others.
+type (
+	// Connected says that there is a connection with Peer, and was none before.
+	Connected struct {
+		EventInfo
+		Peer string
+	}
+
+	// Disconnected says that the last connection with Peer has ended.
+	Disconnected struct {
+		EventInfo
+		Peer string
+	}
+
+	// Reconnecting says that the node tries to connect to Peer again, for the time
+	// Try since the last success.
+	Reconnecting struct {
+		EventInfo
+		Peer string
+		Try  int
+	}
+
+	// PeerFailed says that Peer could not be connected to.
+	PeerFailed struct {
+		EventInfo
+		Peer string
+		Err  error
+	}
+
+	// RPCLatency says how long Peer took to answer a ping. One is sent from time to
+	// time over each connection for requests that is in use.
+	RPCLatency struct {
+		EventInfo
+		Peer     string
+		Duration time.Duration
+	}
+)
+
+// What happens to the membership. Each node tells when it applies the change.
+type (
+	// Joined says that Peer has become a member.
+	Joined struct {
+		EventInfo
+		Peer  string
+		Voter bool
+	}
+
+	// Left says that Peer is no member any more.
+	Left struct {
+		EventInfo
+		Peer string
+	}
+
+	// Promoted says that Peer, a nonvoter so far, votes now.
+	Promoted struct {
+		EventInfo
+		Peer string
+	}
+
+	// Readmitted says that Peer, which came with an empty disk, has been admitted:
+	// the cluster counts on nothing any more that it had promised before, and sends
+	// it everything.
+	Readmitted struct {
+		EventInfo
+		Peer string
+	}
+)
+
+// What happens to the state.
+type (
+	// SnapshotTaken says that the state is durable up to Index, so that the log before
+	// it may go.
+	SnapshotTaken struct {
+		EventInfo
+		Index    uint64
+		Duration time.Duration // of making it durable
+	}
+
+	// InstallProgress says how far a state has come that is sent to Peer, or received
+	// from there because this node was too far behind. It comes about once for each
+	// MiB.
+	InstallProgress struct {
+		EventInfo
+		Peer      string
+		Receiving bool   // else sending
+		Index     uint64 // up to where the state goes
+		Bytes     int64  // on the wire, so far
+		Total     int64  // about what it will be
+	}
+
+	// Installed says that a state received from Peer has taken the place of the node's
+	// own.
+	Installed struct {
+		EventInfo
+		Peer  string
+		Index uint64 // up to where the state goes
+	}
+)
+
+// Kind implements [Event].
+func (Started) Kind() EventKind { return KindStarted }
+
+// Kind implements [Event].
+func (Stopped) Kind() EventKind { return KindStopped }
+
+// Kind implements [Event].
+func (Warning) Kind() EventKind { return KindWarning }
+
+// Kind implements [Event].
+func (StateChanged) Kind() EventKind { return KindStateChanged }
+
+// Kind implements [Event].
+func (Leading) Kind() EventKind { return KindLeading }
+
+// Kind implements [Event].
+func (NewLeader) Kind() EventKind { return KindNewLeader }
+
+// Kind implements [Event].
+func (Ready) Kind() EventKind { return KindReady }
+
+// Kind implements [Event].
+func (NotReady) Kind() EventKind { return KindNotReady }
+
+// Kind implements [Event].
+func (Weakened) Kind() EventKind { return KindWeakened }
+
+// Kind implements [Event].
+func (Removed) Kind() EventKind { return KindRemoved }
+
+// Kind implements [Event].
+func (Connected) Kind() EventKind { return KindConnected }
+
+// Kind implements [Event].
+func (Disconnected) Kind() EventKind { return KindDisconnected }
+
+// Kind implements [Event].
+func (Reconnecting) Kind() EventKind { return KindReconnecting }
+
+// Kind implements [Event].
+func (PeerFailed) Kind() EventKind { return KindPeerFailed }
+
+// Kind implements [Event].
+func (RPCLatency) Kind() EventKind { return KindRPCLatency }
+
+// Kind implements [Event].
+func (Joined) Kind() EventKind { return KindJoined }
+
+// Kind implements [Event].
+func (Left) Kind() EventKind { return KindLeft }
+
+// Kind implements [Event].
+func (Promoted) Kind() EventKind { return KindPromoted }
+
+// Kind implements [Event].
+func (Readmitted) Kind() EventKind { return KindReadmitted }
 
 // Kind implements [Event].
 func (SnapshotTaken) Kind() EventKind { return KindSnapshotTaken }
@@ -74,95 +266,25 @@ func (InstallProgress) Kind() EventKind { return KindInstallProgress }
 // Kind implements [Event].
 func (Installed) Kind() EventKind { return KindInstalled }
 
+func (e Started) stamped(i EventInfo) Event         { e.EventInfo = i; return e }
+func (e Stopped) stamped(i EventInfo) Event         { e.EventInfo = i; return e }
+func (e Warning) stamped(i EventInfo) Event         { e.EventInfo = i; return e }
+func (e StateChanged) stamped(i EventInfo) Event    { e.EventInfo = i; return e }
+func (e Leading) stamped(i EventInfo) Event         { e.EventInfo = i; return e }
+func (e NewLeader) stamped(i EventInfo) Event       { e.EventInfo = i; return e }
+func (e Ready) stamped(i EventInfo) Event           { e.EventInfo = i; return e }
+func (e NotReady) stamped(i EventInfo) Event        { e.EventInfo = i; return e }
+func (e Weakened) stamped(i EventInfo) Event        { e.EventInfo = i; return e }
+func (e Removed) stamped(i EventInfo) Event         { e.EventInfo = i; return e }
+func (e Connected) stamped(i EventInfo) Event       { e.EventInfo = i; return e }
+func (e Disconnected) stamped(i EventInfo) Event    { e.EventInfo = i; return e }
+func (e Reconnecting) stamped(i EventInfo) Event    { e.EventInfo = i; return e }
+func (e PeerFailed) stamped(i EventInfo) Event      { e.EventInfo = i; return e }
+func (e RPCLatency) stamped(i EventInfo) Event      { e.EventInfo = i; return e }
+func (e Joined) stamped(i EventInfo) Event          { e.EventInfo = i; return e }
+func (e Left) stamped(i EventInfo) Event            { e.EventInfo = i; return e }
+func (e Promoted) stamped(i EventInfo) Event        { e.EventInfo = i; return e }
+func (e Readmitted) stamped(i EventInfo) Event      { e.EventInfo = i; return e }
 func (e SnapshotTaken) stamped(i EventInfo) Event   { e.EventInfo = i; return e }
 func (e InstallProgress) stamped(i EventInfo) Event { e.EventInfo = i; return e }
 func (e Installed) stamped(i EventInfo) Event       { e.EventInfo = i; return e }
-
-// Subscription is who wants to hear of events.
-type Subscription struct {
-	// C delivers the events in their order. It is closed when the subscription or
-	// the node ends.
-	C <-chan Event
-
-	c      chan Event
-	kinds  []EventKind
-	missed atomic.Uint64
-	from   *events
-}
-
-// Subscribe delivers events of the given kinds, of all if none is given, until
-// the subscription is closed or the node has stopped. It never holds up the node:
-// when buffer events wait to be received, further ones are missed, and counted. A
-// node can be subscribed to before it is started.
-func (n *Node) Subscribe(buffer int, kinds ...EventKind) *Subscription {
-	return n.events.subscribe(buffer, kinds)
-}
-
-// Missed is how many events came while the buffer was full.
-func (s *Subscription) Missed() uint64 { return s.missed.Load() }
-
-// Close ends the subscription. Closing twice is fine.
-func (s *Subscription) Close() { s.from.end(s) }
-
-// events delivers to subscribers. It is safe for concurrent use.
-type events struct {
-	mu     sync.Mutex
-	subs   []*Subscription
-	closed bool
-}
-
-func (e *events) subscribe(buffer int, kinds []EventKind) *Subscription {
-	c := make(chan Event, max(buffer, 1))
-	s := &Subscription{C: c, c: c, kinds: slices.Clone(kinds), from: e}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		close(c)
-		return s
-	}
-	e.subs = append(e.subs, s)
-	return s
-}
-
-func (e *events) end(s *Subscription) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if i := slices.Index(e.subs, s); i >= 0 {
-		e.subs = slices.Delete(e.subs, i, i+1)
-		close(s.c)
-	}
-}
-
-func (e *events) emit(event Event) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, s := range e.subs {
-		if len(s.kinds) > 0 && !slices.Contains(s.kinds, event.Kind()) {
-			continue
-		}
-		select {
-		case s.c <- event:
-		default:
-			s.missed.Add(1)
-		}
-	}
-}
-
-// close ends all subscriptions.
-func (e *events) close() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, s := range e.subs {
-		close(s.c)
-	}
-	e.subs, e.closed = nil, true
-}
-
-// emit tells of an event, now.
-func (n *Node) emit(e Event) {
-	info := EventInfo{Time: time.Now(), Node: n.address}
-	if r := n.raftRef.Load(); r != nil {
-		info.Term = r.CurrentTerm()
-	}
-	n.events.emit(e.stamped(info))
-}

@@ -49,6 +49,38 @@ type Options struct {
 	// first start only: afterwards the persisted configuration wins.
 	Peers []string
 
+	// Join lists members of an existing cluster, any of them. A node without data
+	// asks them to take it in, until they have; it founds no cluster. With data it
+	// means nothing, except that a node which has left by itself (LeaveOnStop) comes
+	// back by it. Contradicts Peers.
+	Join []string
+
+	// Standby makes a node without data, or one that was removed from its cluster,
+	// wait until a member takes it in with [Node.Join]. Contradicts Peers.
+	Standby bool
+
+	// Nonvoter makes a node that joins by itself a read replica: it has all data and
+	// serves everything, but neither votes nor counts for a majority.
+	Nonvoter bool
+
+	// LeaveOnStop makes Stop take the node out of the cluster first. It is meant for
+	// nodes that come and go; see [Node.Leave] for when it is refused.
+	LeaveOnStop bool
+
+	// MovedFrom is the address under which the data directory was used so far, when
+	// the node starts under another one for the first time. Its member is replaced by
+	// one with the new address, which needs a leader. It may stay set afterwards.
+	MovedFrom string
+
+	// MinConsensus is how many voters, this node included if it is one, have to be
+	// reachable for the leader until the cluster is called ready ([Node.WaitReady],
+	// [Ready]). A majority always has to be. Default 0: no more than that.
+	MinConsensus int
+
+	// InactivityTimeout is how long a connection between nodes may be idle before it
+	// is closed. It is opened again when it is needed. Default 30 s.
+	InactivityTimeout time.Duration
+
 	// Listen is the address to listen on, when it differs from the address that
 	// the others dial: "/ip4/0.0.0.0/tcp/9490", say. Default: the node's address.
 	Listen string
@@ -156,6 +188,7 @@ func (o Options) withDefaults(addr string) Options {
 	setDefault(&o.LeaderLease, o.HeartbeatTimeout*4/5)
 	setDefault(&o.RPCTimeout, 2*time.Second)
 	setDefault(&o.RequestTimeout, 10*time.Second)
+	setDefault(&o.InactivityTimeout, 30*time.Second)
 	setDefault(&o.RetryWait, 20*time.Millisecond)
 	setDefault(&o.MaxAppendEntries, 64)
 	setDefault(&o.MaxBatchSize, 16<<20)
@@ -228,20 +261,42 @@ func (o *Options) validateAddresses(self string) error {
 	if _, err := address.Parse(o.Listen); err != nil {
 		return &OptionError{"Listen", err.Error()}
 	}
-	peers := make([]string, 0, len(o.Peers))
-	for i, p := range o.Peers {
-		c, err := address.Canonical(p)
+	if err := canonicalList("Peers", o.Peers, self, &o.Peers); err != nil {
+		return err
+	}
+	if err := canonicalList("Join", o.Join, self, &o.Join); err != nil {
+		return err
+	}
+	if len(o.Peers) > 0 && (len(o.Join) > 0 || o.Standby) {
+		return &OptionError{"Peers", "founds a cluster, which Join and Standby contradict; set one of them"}
+	}
+	if o.MovedFrom == "" {
+		return nil
+	}
+	c, err := address.Canonical(o.MovedFrom)
+	if err != nil {
+		return &OptionError{"MovedFrom", err.Error()}
+	}
+	o.MovedFrom = c
+	return nil
+}
+
+// canonicalList brings the addresses of other nodes into canonical form.
+func canonicalList(field string, list []string, self string, to *[]string) error {
+	all := make([]string, 0, len(list))
+	for i, a := range list {
+		c, err := address.Canonical(a)
 		switch {
 		case err != nil:
-			return &OptionError{fmt.Sprintf("Peers[%d]", i), err.Error()}
+			return &OptionError{fmt.Sprintf("%s[%d]", field, i), err.Error()}
 		case c == self:
-			return &OptionError{fmt.Sprintf("Peers[%d]", i), "is the node's own address; list the others only"}
-		case slices.Contains(peers, c):
-			return &OptionError{fmt.Sprintf("Peers[%d]", i), "stands twice: " + c}
+			return &OptionError{fmt.Sprintf("%s[%d]", field, i), "is the node's own address; list the others only"}
+		case slices.Contains(all, c):
+			return &OptionError{fmt.Sprintf("%s[%d]", field, i), "stands twice: " + c}
 		}
-		peers = append(peers, c)
+		all = append(all, c)
 	}
-	o.Peers = peers
+	*to = all
 	return nil
 }
 
@@ -253,6 +308,7 @@ func (o *Options) validateTimes(string) error {
 		{"HeartbeatTimeout", o.HeartbeatTimeout}, {"ElectionTimeout", o.ElectionTimeout},
 		{"LeaderLease", o.LeaderLease}, {"RPCTimeout", o.RPCTimeout},
 		{"RequestTimeout", o.RequestTimeout}, {"SnapshotInterval", o.SnapshotInterval},
+		{"InactivityTimeout", o.InactivityTimeout},
 	} {
 		if t.value < minTimeout {
 			return &OptionError{t.field, fmt.Sprintf("%v is below %v", t.value, minTimeout)}
@@ -287,6 +343,8 @@ func (o *Options) validateSizes(string) error {
 		}
 	}
 	switch {
+	case o.MinConsensus < 0:
+		return &OptionError{"MinConsensus", fmt.Sprintf("%d is negative", o.MinConsensus)}
 	case o.SnapshotBytes < 1:
 		return &OptionError{"SnapshotBytes", fmt.Sprintf("%d is not positive", o.SnapshotBytes)}
 	case o.InstallRate < sendPiece:

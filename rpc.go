@@ -30,6 +30,13 @@ const (
 	methodReadIndex byte = 12 // consistency → index; the receiver must lead
 	methodAdmit     byte = 13 // address of a member without a log → index, term; the receiver must lead
 
+	methodChange      byte = 14 // change; the receiver must lead
+	methodWaitApplied byte = 15 // index → applied index, which is not below it
+	methodNotice      byte = 16 // your membership has changed: ask the sender
+	methodMember      byte = 17 // address → is it a member?; the receiver must lead
+	methodStatus      byte = 18 // → status
+	methodWeaken      byte = 19 // how long, in milliseconds
+
 	// From a client. Each request begins with its time limit, see withDeadline.
 	methodSubmit    byte = 20 // command → leader and result; any node
 	methodGet       byte = 21 // consistency, key → version, value
@@ -45,6 +52,8 @@ const (
 	methodCompact   byte = 31 // util.Range
 	methodStats     byte = 32 // → Stats
 	methodChecksum  byte = 33 // log index, or nothing → Checksum
+	methodAdmin     byte = 34 // adminRequest
+	methodPeers     byte = 35 // → []Peer
 )
 
 // errMalformed says that a request does not decode.
