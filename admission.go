@@ -2,7 +2,6 @@ package skiff
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,8 +9,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/datadir"
 	"github.com/skiffdb/skiff/internal/storage"
 )
 
@@ -30,8 +31,15 @@ import (
 // the others, who have the entry, too few would vote for somebody without it.
 //
 // A node that starts for the first time, after others have begun, cannot be told
-// from one that has lost its disk, and takes the same way. The founders of a
-// cluster do not, see form.
+// from one that has lost its disk, and takes the same way; so does one that comes
+// back after it was removed. The founders of a cluster do not, see form.
+//
+// The admitting entry names the node's incarnation, which is another one for each
+// data directory. From then on the others keep a process out that runs at the same
+// address with the old directory: it could vote for one and the new one for another.
+// The leader has cut its connections before it says where the entry stands, and
+// names the end of its log then, so that what the old process may have acknowledged
+// in between is among what the new one has to get before it votes.
 //
 // It is safe for concurrent use.
 type admission struct {
@@ -55,6 +63,13 @@ func (a *admission) grant(entry storage.Position) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.granted, a.entry = true, entry
+}
+
+// admittedAt is where the admitting entry stands, or behind it.
+func (a *admission) admittedAt() storage.Position {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.entry
 }
 
 func (a *admission) isGranted() bool {
@@ -117,16 +132,18 @@ func (n *Node) loadAdmission() error {
 	if err := n.stores.checkTerm(last, max(applied.Term, marker.Term)); err != nil {
 		return err
 	}
-	if last == 0 && marker.Index == 0 {
+	fresh := last == 0 && marker.Index == 0
+	if err := n.loadMembership(fresh); err != nil {
+		return err
+	}
+	if fresh {
 		return forgetBootstrap(n.stores.stable)
 	}
 	n.admission.silent, n.admission.since = n.options.HeartbeatTimeout, time.Now()
-	var entry storage.Position
-	if n.dir != nil {
-		id := n.dir.Identity()
-		entry = storage.Position{Index: id.AdmittedIndex, Term: id.AdmittedTerm}
+	if !n.membership.joining {
+		id := n.identity()
+		n.admission.grant(storage.Position{Index: id.AdmittedIndex, Term: id.AdmittedTerm})
 	}
-	n.admission.grant(entry)
 	return nil
 }
 
@@ -141,57 +158,55 @@ func (n *Node) seekAdmission(answers []hello) error {
 	leader := answers[i].Leader
 	ctx, cancel := context.WithTimeout(n.ctx, n.options.RPCTimeout)
 	defer cancel()
-	reply, err := n.peers.call(ctx, leader, methodAdmit, []byte(n.address))
+	payload, err := msgpack.Marshal(&memberID{n.address, n.incarnation})
 	if err != nil {
-		return fmt.Errorf("ask %s: %w", leader, err)
+		return err
 	}
-	if len(reply) != 16 {
-		return fmt.Errorf("%s answered with %d bytes", leader, len(reply))
+	reply, err := n.peers.call(ctx, leader, methodAdmit, payload)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", leader, decodeError(err))
 	}
-	entry := storage.Position{
-		Index: binary.BigEndian.Uint64(reply[:8]),
-		Term:  binary.BigEndian.Uint64(reply[8:]),
+	var entry storage.Position
+	if err := unmarshal(reply, &entry); err != nil {
+		return fmt.Errorf("%s: %w", leader, err)
 	}
-	if n.dir != nil {
-		if err := n.dir.SetAdmitted(entry.Term, entry.Index); err != nil {
-			return err
-		}
+	err = n.updateIdentity(func(i *datadir.Identity) {
+		i.AdmittedTerm, i.AdmittedIndex, i.Gone = entry.Term, entry.Index, ""
+	})
+	if err != nil {
+		return err
 	}
 	n.admission.grant(entry)
 	n.logger.Info("admitted", "leader", leader, "term", entry.Term, "index", entry.Index)
 	return nil
 }
 
-// serveAdmit answers seekAdmission on the leader: it commits an entry, which says
-// nothing new, and tells where it stands.
-func (n *Node) serveAdmit(ctx context.Context, member string) ([]byte, error) {
-	entry, err := n.admit(ctx, member)
-	if err != nil {
-		return nil, err
-	}
-	reply := binary.BigEndian.AppendUint64(nil, entry.Index)
-	return binary.BigEndian.AppendUint64(reply, entry.Term), nil
-}
-
-func (n *Node) admit(ctx context.Context, member string) (storage.Position, error) {
-	if !slices.Contains(n.members(), member) {
-		return storage.Position{}, fmt.Errorf("%w: %s", ErrNotMember, member)
-	}
-	if member == n.address {
-		return storage.Position{}, fmt.Errorf("%w: another node runs at %s", ErrRefused, member)
+// admit answers seekAdmission on the leader: it commits the admitting entry, and
+// tells where it stands.
+func (n *Node) admit(ctx context.Context, m memberID) (storage.Position, error) {
+	var entry storage.Position
+	if _, member := find(n.servers(), m.Address); !member {
+		return entry, fmt.Errorf("%w: %s", ErrNotMember, m.Address)
 	}
 	term, err := n.leaderTerm()
 	if err != nil {
-		return storage.Position{}, err
+		return entry, err
 	}
-	id := n.knownClusterID()
-	res, err := n.propose(ctx, command.EncodeInit(id[:]))
+	there, err := n.helloOf(ctx, m.Address)
 	if err != nil {
-		return storage.Position{}, err
+		return entry, err
 	}
+	if there.Incarnation != m.Incarnation {
+		return entry, fmt.Errorf("%w: another process runs at %s", ErrRefused, m.Address)
+	}
+	if _, err := n.propose(ctx, command.EncodeAdmit(m.Address, m.Incarnation[:])); err != nil {
+		return entry, err
+	}
+	n.network.disconnectFrom(m.Address)
+	entry = storage.Position{Index: n.raft.LastIndex(), Term: term}
 	// Terms only grow, so the entry is of the term that held before and after.
 	if after, err := n.leaderTerm(); err != nil || after != term {
-		return storage.Position{}, errNotReady
+		return entry, errNotReady
 	}
-	return storage.Position{Index: res.Index, Term: term}, nil
+	return entry, nil
 }

@@ -242,7 +242,8 @@ func (c *client) anotherMayDoBetter(ctx context.Context, err error) bool {
 		return ctx.Err() == nil
 	}
 	err = decodeError(err)
-	return errors.Is(err, ErrNotRunning) || errors.Is(err, ErrFailed) || errors.Is(err, ErrNoLeader)
+	return errors.Is(err, ErrNotRunning) || errors.Is(err, ErrFailed) || errors.Is(err, ErrNoLeader) ||
+		errors.Is(err, ErrRemoved) || errors.Is(err, ErrReplaced)
 }
 
 func (c *client) bound(ctx context.Context) (context.Context, context.CancelFunc) {

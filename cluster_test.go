@@ -25,6 +25,9 @@ type cluster struct {
 	// changeNode, if not nil, sets options of node i at its next start.
 	changeNode func(i int, o *skiff.Options)
 
+	founders int                          // how many nodes list each other
+	joiners  map[int]func(*skiff.Options) // of the others
+
 	mu    sync.Mutex
 	addrs []string
 	nodes []*skiff.Node
@@ -45,7 +48,10 @@ func newCluster(t testing.TB, n int, change func(*skiff.Options)) *cluster {
 // prepareCluster starts nothing yet.
 func prepareCluster(t testing.TB, n int, change func(*skiff.Options)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, net: memnet.New(), dir: t.TempDir(), nodes: make([]*skiff.Node, n)}
+	c := &cluster{
+		t: t, net: memnet.New(), dir: t.TempDir(), nodes: make([]*skiff.Node, n),
+		founders: n, joiners: map[int]func(*skiff.Options){},
+	}
 	c.options = skiff.Options{
 		HeartbeatTimeout: 150 * time.Millisecond,
 		Logger:           testLogger(),
@@ -79,9 +85,13 @@ func (c *cluster) newNode(i int) *skiff.Node {
 		o.Dir = filepath.Join(c.dir, fmt.Sprint(i))
 	}
 	o.Transport = c.net.Host(c.addrs[i])
-	for j, a := range c.addrs {
-		if j != i {
-			o.Peers = append(o.Peers, a)
+	if join := c.joiners[i]; join != nil {
+		join(&o)
+	} else {
+		for j, a := range c.addrs[:c.founders] {
+			if j != i {
+				o.Peers = append(o.Peers, a)
+			}
 		}
 	}
 	if c.changeNode != nil {
@@ -106,6 +116,21 @@ func (c *cluster) start(i int) *skiff.Node {
 	c.mu.Unlock()
 	return n
 }
+
+// add starts a node that is no founder, with options set by join.
+func (c *cluster) add(join func(*skiff.Options)) (i int) {
+	c.t.Helper()
+	c.mu.Lock()
+	i = len(c.nodes)
+	c.addrs = append(c.addrs, fmt.Sprintf("/ip4/10.0.0.%d/tcp/9490", i+1))
+	c.nodes = append(c.nodes, nil)
+	c.joiners[i] = join
+	c.mu.Unlock()
+	c.start(i)
+	return i
+}
+
+func standby(o *skiff.Options) { o.Standby = true }
 
 func (c *cluster) node(i int) *skiff.Node {
 	c.mu.Lock()

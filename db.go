@@ -60,6 +60,7 @@ type backend interface {
 	compactRange(ctx context.Context, r util.Range) error
 	nodeStats(ctx context.Context) (Stats, error)
 	checksum(ctx context.Context, index uint64) (Checksum, error)
+	admin(ctx context.Context, c change) error
 	close() error
 }
 

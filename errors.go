@@ -62,6 +62,20 @@ var (
 	// node as a member.
 	ErrNotMember = errors.New("not a member of the cluster")
 
+	// ErrRemoved says that the node was removed from its cluster, or has left it. It
+	// has stopped itself, since what it has grows old. A member can take it in again
+	// when it is started with [Options.Standby], as can any when its directory was
+	// wiped.
+	ErrRemoved = errors.New("removed from the cluster")
+
+	// ErrReplaced says that the cluster has admitted another process at this node's
+	// address, one with an empty directory. This one has stopped itself.
+	ErrReplaced = errors.New("replaced by another process at the same address")
+
+	// ErrQuorum says that a change of the membership was refused because the
+	// members that are alive would no longer be a majority.
+	ErrQuorum = errors.New("would lose the quorum")
+
 	// ErrRefused says that the other side of a connection turned it down: another
 	// cluster, another protocol version, or another node than the one dialled.
 	ErrRefused = errors.New("refused")

@@ -14,6 +14,7 @@ import (
 	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/overlay"
 	"github.com/skiffdb/skiff/internal/storage"
+	"github.com/skiffdb/skiff/internal/wire"
 )
 
 // maxSessions bounds the writers whose commands the state machine remembers.
@@ -34,6 +35,7 @@ type fsm struct {
 	snapshots *snapshotStore
 	applied   watermark // index of the last entry in the state
 	cuts      cuts
+	roster    roster // the membership in the state
 
 	// onCluster is told the cluster's id when an entry sets it; onFailure is told,
 	// once, the error after which the machine applies nothing more.
@@ -71,9 +73,13 @@ func (f *fsm) use(store *storage.Store) error {
 	if err != nil {
 		return fmt.Errorf("read applied index: %w", err)
 	}
+	if err := f.roster.load(store); err != nil {
+		return fmt.Errorf("read membership: %w", err)
+	}
 	f.sessions = sessions
 	f.store.Store(store)
 	f.applied.advance(applied.Index)
+	f.roster.told()
 	return nil
 }
 
@@ -156,6 +162,7 @@ type application struct {
 	last    storage.Position            // the last entry in the batch, if any
 	touched map[uint64]*command.Session // sessions to be written
 	cluster []byte                      // set by an entry of this batch
+	members []func(*roster)             // what entries of this batch change there
 
 	// pending shows conditions the writes of this batch; it is nil until the first
 	// conditional write, and rebuilt then from writes.
@@ -179,7 +186,7 @@ func (a *application) entry(l *raft.Log) (command.Result, error) {
 	}
 	a.last = storage.Position{Index: l.Index, Term: l.Term}
 	if l.Type == raft.LogConfiguration {
-		return command.Result{}, a.batch.SetConfiguration(storage.Configuration{Index: l.Index, Data: l.Data})
+		return command.Result{}, a.configure(storage.Configuration{Index: l.Index, Data: l.Data})
 	}
 	c, err := command.Decode(l.Data)
 	if err != nil {
@@ -190,6 +197,9 @@ func (a *application) entry(l *raft.Log) (command.Result, error) {
 		return command.Result{Index: l.Index}, a.init(c.ClusterID)
 	case command.KindRegister:
 		return a.register(l.Index), nil
+	case command.KindAdmit:
+		a.admit(c.Address, wire.Incarnation(c.Incarnation))
+		return command.Result{Index: l.Index}, nil
 	default:
 		return a.write(c, l.Index)
 	}
@@ -203,6 +213,20 @@ func (a *application) init(id []byte) error {
 	a.cluster = id
 	a.batch.SetClusterID(id)
 	return nil
+}
+
+func (a *application) configure(c storage.Configuration) error {
+	decoded, err := decodeConfiguration(c.Data)
+	if err != nil {
+		return err
+	}
+	a.members = append(a.members, func(r *roster) { r.configure(c.Index, decoded.Servers) })
+	return a.batch.SetConfiguration(c)
+}
+
+func (a *application) admit(address string, i wire.Incarnation) {
+	a.members = append(a.members, func(r *roster) { r.admit(address, i) })
+	a.batch.SetAdmitted(address, i[:])
 }
 
 func (a *application) register(index uint64) command.Result {
@@ -372,7 +396,13 @@ func (a *application) flush() error {
 			return err
 		}
 	}
+	for _, change := range a.members {
+		change(&a.f.roster)
+	}
 	a.f.applied.advance(a.last.Index)
+	if len(a.members) > 0 {
+		a.f.roster.told()
+	}
 	return nil
 }
 

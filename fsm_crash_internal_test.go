@@ -24,7 +24,7 @@ func TestACrashLeavesTheStateOfOneMoment(t *testing.T) {
 	for _, batch := range [][]*raft.Log{
 		{entry(1, command.EncodeInit(make([]byte, 16))), registerEntry(2)},
 		{writeEntry(3, 2, 1, 0, ops(putOp("a", "1"), putOp("b", "1")))},
-		{{Index: 4, Term: 1, Type: raft.LogConfiguration, Data: []byte("members")}, registerEntry(5)},
+		{configurationEntry(4, "a", "b"), registerEntry(5), entry(6, command.EncodeAdmit("a", make([]byte, 16)))},
 		{writeEntry(7, 2, 2, 1, ops(putOp("a", "2"), deleteOp("b"))), writeEntry(8, 5, 1, 0, ops(putOp("c", "2")))},
 		{writeEntry(9, 2, 1, 1, ops(putOp("a", "again")))},
 	} {

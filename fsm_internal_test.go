@@ -154,6 +154,15 @@ type sessionModel struct {
 	results map[uint64]command.Result
 }
 
+// configurationEntry makes voters the members.
+func configurationEntry(index uint64, voters ...raft.ServerID) *raft.Log {
+	var c raft.Configuration
+	for _, v := range voters {
+		c.Servers = append(c.Servers, raft.Server{ID: v, Address: raft.ServerAddress(v)})
+	}
+	return &raft.Log{Index: index, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}
+}
+
 func newStateModel() *stateModel {
 	return &stateModel{map[string]string{}, map[string]uint64{}, map[uint64]*sessionModel{}}
 }
@@ -166,7 +175,7 @@ func (m *stateModel) apply(t tester, l *raft.Log) command.Result {
 	c, err := command.Decode(l.Data)
 	noError(t, err)
 	switch c.Kind {
-	case command.KindInit:
+	case command.KindInit, command.KindAdmit:
 		return command.Result{Index: l.Index}
 	case command.KindRegister:
 		m.sessions[l.Index] = &sessionModel{results: map[uint64]command.Result{}}
@@ -251,7 +260,9 @@ func drawLog(t *rapid.T) (logs []*raft.Log, results []command.Result, m *stateMo
 		case 1:
 			l = entry(index, command.EncodeInit(bytes.Repeat([]byte{byte(index)}, 16)))
 		case 2:
-			l = &raft.Log{Index: index, Term: 1, Type: raft.LogConfiguration, Data: fmt.Append(nil, index)}
+			l = configurationEntry(index, raft.ServerID(fmt.Sprint("node-", index)))
+		case 3:
+			l = entry(index, command.EncodeAdmit("node", bytes.Repeat([]byte{byte(index)}, 16)))
 		default:
 			session := rapid.SampledFrom(append([]uint64{999}, sessions...)).Draw(t, "session")
 			seq := rapid.Uint64Range(1, 12).Draw(t, "seq")

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -190,4 +191,70 @@ func (n *Node) forward(ctx, epoch context.Context, leader string, cmd []byte) (c
 		return command.Result{}, sendError(err)
 	}
 	return command.DecodeResult(reply)
+}
+
+// handOver gives leadership to another node, if this one leads.
+func (n *Node) handOver(ctx context.Context) {
+	if ctx.Err() != nil || n.raft.State() != raft.Leader || len(n.otherVoters()) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.options.ElectionTimeout)
+	defer cancel()
+	if err := n.transfer(ctx, ""); err != nil {
+		n.logger.Warn("leadership not handed over", "err", err)
+	}
+}
+
+// transferTo takes leadership from this node, and returns when another one leads: the
+// voter named, or any.
+func (n *Node) transferTo(ctx context.Context, to, from string) error {
+	if to == n.address || to == "" && from != n.address {
+		return nil
+	}
+	others := n.otherVoters()
+	if len(others) == 0 {
+		return fmt.Errorf("%w: %s is the only voter", ErrQuorum, n.address)
+	}
+	if s, member := find(n.servers(), to); to != "" && (!member || s.Suffrage != raft.Voter) {
+		return fmt.Errorf("%w: %s has no vote", ErrNotMember, to)
+	}
+	if err := n.transfer(ctx, to); err != nil {
+		return err
+	}
+	for {
+		changed := n.leaderChanged()
+		switch leader := n.leader(); {
+		case leader == "" || leader == n.address && n.raft.State() != raft.Leader:
+		case to != "" && leader != to:
+			return fmt.Errorf("%s was elected instead of %s", leader, to)
+		default:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// transfer makes raft stand down in favour of a voter; "" means the one that has
+// answered last. It is all the same whether others vote for it before this leader's
+// lease is over: see leaderIndex.
+func (n *Node) transfer(ctx context.Context, to string) error {
+	if to == "" {
+		to = n.transport.acks.freshest(n.otherVoters())
+	}
+	n.leadership.handingOver.Store(true)
+	err := n.await(ctx, func() error {
+		return n.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)).Error()
+	})
+	return lostLeadership(err)
+}
+
+// otherVoters are all voters but this node.
+func (n *Node) otherVoters() []raft.Server {
+	return slices.DeleteFunc(slices.Clone(n.servers()), func(s raft.Server) bool {
+		return s.Suffrage != raft.Voter || string(s.ID) == n.address
+	})
 }

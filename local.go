@@ -100,6 +100,8 @@ func (l *local) checksum(ctx context.Context, index uint64) (Checksum, error) {
 	return l.n.checksum(ctx, index)
 }
 
+func (l *local) admin(ctx context.Context, c change) error { return l.n.admin(ctx, c) }
+
 func (l *local) close() error { return nil } // the node lives on
 
 // localView implements view. goleveldb's iterators outlive their snapshot, so

@@ -2,288 +2,562 @@ package skiff
 
 import (
 	"context"
-	"encoding/hex"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/vmihailenco/msgpack/v5"
 
-	"github.com/skiffdb/skiff/internal/storage"
-	"github.com/skiffdb/skiff/internal/wire"
+	"github.com/skiffdb/skiff/internal/address"
 )
 
-// bootstrap is how far a node's first start has come.
-type bootstrap struct {
-	// established: another node has said that the cluster is, which stays true.
-	established atomic.Bool
+// JoinOption changes what [Node.Join] does.
+type JoinOption uint8
 
-	mu      sync.Mutex
-	problem error // why there is no membership, as of the latest look; nil: wait
+// AsNonvoter makes the new member a read replica: it has all data and serves
+// everything, but neither votes nor counts for a majority.
+const AsNonvoter JoinOption = 1
+
+// LeaveOption changes what [Node.Leave] does.
+type LeaveOption uint8
+
+// Force removes a voter even if those that are left and alive are no majority. They
+// cannot agree on anything then, on this removal neither, until others come back.
+const Force LeaveOption = 1
+
+// Join makes the running node at address a member, from whichever member it is
+// called on. The node must have been started with [Options.Standby] or
+// [Options.Join], or have founded nothing yet.
+//
+// It comes as a nonvoter, gets the data, and is given a vote when it has caught up:
+// when it applied what the leader had at the beginning of a round within one
+// ElectionTimeout (Ongaro's thesis, section 4.2.1). Join returns when the cluster
+// has agreed on that; with [AsNonvoter], when it has caught up. If ctx ends before,
+// the node stays a nonvoter, which has no say: Join again goes on, and Leave undoes
+// it.
+//
+// Joining a voter again changes nothing. Joining a nonvoter gives it a vote, unless
+// [AsNonvoter] is given. The error is [ErrUnreachable] if nothing answers at address,
+// and [ErrRefused] if what answers belongs to another cluster or is about to found
+// one; then nothing has changed.
+func (n *Node) Join(ctx context.Context, address string, options ...JoinOption) error {
+	return n.changeMembership(ctx, "join", joinChange(address, options))
 }
 
-func (b *bootstrap) err() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.problem
+func joinChange(address string, options []JoinOption) change {
+	return change{Op: opJoin, Address: address, Nonvoter: slices.Contains(options, AsNonvoter)}
 }
 
-func (b *bootstrap) set(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.problem = err
+// Leave removes the member at address, which may be this node or the leader, from
+// whichever member it is called on. It returns when the cluster has agreed on that.
+// A removed node stops itself, with [ErrRemoved]; it still has to be stopped. The
+// last voter cannot leave, and a voter cannot if those that are left and alive would
+// be no majority ([ErrQuorum]), unless [Force] is given. [ErrNotMember] says that
+// address is none.
+func (n *Node) Leave(ctx context.Context, address string, options ...LeaveOption) error {
+	return n.leave(ctx, leaveChange(address, options))
+}
+
+func leaveChange(address string, options []LeaveOption) change {
+	return change{Op: opLeave, Address: address, Force: slices.Contains(options, Force)}
+}
+
+func (n *Node) leave(ctx context.Context, c change) error {
+	canonical, err := address.Canonical(c.Address)
+	self := err == nil && canonical == n.address
+	if self {
+		n.membership.leaving.Store(true)
+	}
+	err = n.changeMembership(ctx, "leave", c)
+	switch {
+	case self && err == nil:
+		n.expelled(ErrRemoved)
+	case self:
+		n.membership.leaving.Store(false)
+	}
+	return err
+}
+
+// TransferLeadership makes the voter at address the leader, from whichever member it
+// is called on; "" means the one that has answered the leader last. It returns when
+// that one leads, and at once if it does already. Writes wait meanwhile.
+func (n *Node) TransferLeadership(ctx context.Context, address string) error {
+	return n.changeMembership(ctx, "transfer leadership", change{Op: opTransfer, Address: address})
+}
+
+// WaitFor returns when the node at address, a member, has applied everything that had
+// been acknowledged anywhere in the cluster before the call, and this node too.
+func (n *Node) WaitFor(ctx context.Context, address string) error {
+	err := n.waitFor(ctx, address)
+	return n.wrapNil("wait for "+address, err)
+}
+
+func (n *Node) waitFor(ctx context.Context, addr string) error {
+	peer, err := address.Canonical(addr)
+	if err != nil {
+		return &OptionError{"address", err.Error()}
+	}
+	if err := n.begin(); err != nil {
+		return err
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	index, err := n.readIndex(ctx, Linearizable)
+	if err == nil {
+		err = n.fsm.applied.wait(ctx, index)
+	}
+	if err != nil || peer == n.address {
+		return err
+	}
+	for try := 0; ; try++ {
+		if _, member := find(n.servers(), peer); !member {
+			return fmt.Errorf("%w: %s", ErrNotMember, peer)
+		}
+		err := n.waitApplied(ctx, peer, index)
+		if err == nil {
+			return nil
+		}
+		if stop := n.retryPolicy().pause(ctx, try, nil); stop != nil {
+			return gaveUp(stop, err)
+		}
+	}
+}
+
+// waitApplied returns when another node has applied the log up to index.
+func (n *Node) waitApplied(ctx context.Context, peer string, index uint64) error {
+	_, err := n.peers.call(ctx, peer, methodWaitApplied, binary.BigEndian.AppendUint64(nil, index))
+	return decodeError(err)
+}
+
+func (n *Node) serveWaitApplied(ctx context.Context, payload []byte) ([]byte, error) {
+	if len(payload) != 8 {
+		return nil, errMalformed
+	}
+	err := n.fsm.applied.wait(ctx, binary.BigEndian.Uint64(payload))
+	return binary.BigEndian.AppendUint64(nil, n.fsm.applied.value()), encodeError(err)
+}
+
+// change is a request to the leader to change who is a member or leads.
+type change struct {
+	Op       changeOp
+	Address  string        // of the member that it is about
+	From     string        // opMove: its address so far; opTransfer: who led when it was asked for
+	Nonvoter bool          // opJoin, opMove: give it no vote
+	Force    bool          // opLeave
+	For      time.Duration // opWeaken
+	// Again: an earlier attempt may have taken effect.
+	Again bool
+}
+
+// changeOp says what to change. The numbers are part of the protocol.
+type changeOp uint8
+
+const (
+	opJoin     changeOp = 1
+	opLeave    changeOp = 2
+	opTransfer changeOp = 3
+	opMove     changeOp = 4
+	opWeaken   changeOp = 5 // asked of the node itself
+)
+
+func encodeChange(c change) ([]byte, error) { return msgpack.Marshal(&c) }
+
+// changeMembership asks leaders for a change until one has answered, or ctx ends.
+func (n *Node) changeMembership(ctx context.Context, op string, c change) (err error) {
+	if c.Address != "" {
+		op += " " + c.Address
+		if c.Address, err = address.Canonical(c.Address); err != nil {
+			return &OptionError{"address", err.Error()}
+		}
+	}
+	if err := n.begin(); err != nil {
+		return n.wrap(op, nil, err)
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	for try := 0; ; try++ {
+		changed := n.leaderChanged()
+		if c.Op == opTransfer && c.From == "" {
+			c.From = n.leader()
+		}
+		err := n.askForChange(ctx, c)
+		if err == nil {
+			return nil
+		}
+		var again errAskAgain
+		if !errors.As(err, &again) {
+			return n.wrap(op, nil, err)
+		}
+		c.Again = c.Again || !again.untouched
+		if stop := n.retryPolicy().pause(ctx, try, changed); stop != nil {
+			return n.wrap(op, nil, gaveUp(stop, again.error))
+		}
+	}
+}
+
+// errAskAgain is an error of a leader that is none any more, or was not reached.
+type errAskAgain struct {
+	error
+	untouched bool // certainly nothing has changed
+}
+
+func (e errAskAgain) Unwrap() error { return e.error }
+
+// askForChange makes one attempt.
+func (n *Node) askForChange(ctx context.Context, c change) error {
+	epoch := n.leadership.currentEpoch() // before asking who leads in it
+	leader := n.leader()
+	switch leader {
+	case "":
+		return errAskAgain{ErrNoLeader, true}
+	case n.address:
+		return asAgain(n.applyChange(ctx, c))
+	}
+	if c.Op != opTransfer { // which is done when another one leads
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(epoch, cancel)()
+	}
+	return n.callChange(ctx, leader, c)
+}
+
+// callChange asks another node, the leader.
+func (n *Node) callChange(ctx context.Context, leader string, c change) error {
+	payload, err := encodeChange(c)
+	if err != nil {
+		return err
+	}
+	_, err = n.peers.call(ctx, leader, methodChange, payload)
+	switch {
+	case err == nil:
+		return nil
+	case answered(err):
+		return asAgain(decodeError(err))
+	}
+	// The connection, or the leader, was lost.
+	untouched := errors.Is(err, ErrUnreachable) || errors.Is(err, ErrRefused)
+	return errAskAgain{fmt.Errorf("%w: %w", ErrNoLeader, err), untouched}
+}
+
+// asAgain marks what a node says that does not lead, or not any more.
+func asAgain(err error) error {
+	switch {
+	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotRunning), errors.Is(err, ErrRemoved):
+		return errAskAgain{err, false}
+	}
+	return err
+}
+
+// applyChange makes a change on this node, the leader.
+func (n *Node) applyChange(ctx context.Context, c change) error {
+	if _, err := n.leaderTerm(); err != nil {
+		return err
+	}
+	for _, a := range []string{c.Address, c.From} {
+		if canonical, err := address.Canonical(a); a != "" && (err != nil || canonical != a) {
+			return fmt.Errorf("%w: address %q", errMalformed, a)
+		}
+	}
+	if c.Op == opTransfer {
+		return n.transferTo(ctx, c.Address, c.From)
+	}
+	ctx, cancel := n.whileLeading(ctx)
+	defer cancel()
+	switch c.Op {
+	case opJoin:
+		return n.addMember(ctx, c)
+	case opLeave:
+		return n.removeMember(ctx, c)
+	case opMove:
+		return n.moveMember(ctx, c)
+	}
+	return fmt.Errorf("%w: change %d", errMalformed, c.Op)
+}
+
+// whileLeading returns a context that ends when this leader is none any more.
+func (n *Node) whileLeading(ctx context.Context) (context.Context, context.CancelFunc) {
+	epoch := n.leadership.currentEpoch()
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(epoch, func() {
+		if _, err := n.leaderTerm(); err != nil {
+			cancel(err)
+		}
+	})
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// servers is this node's latest configuration.
+func (n *Node) servers() []raft.Server {
+	return n.raft.GetConfiguration().Configuration().Servers
 }
 
 // members are the addresses in this node's latest configuration.
-func (n *Node) members() []string {
-	servers := n.raft.GetConfiguration().Configuration().Servers
-	members := make([]string, len(servers))
-	for i, s := range servers {
-		members[i] = string(s.ID)
-	}
-	return members
-}
+func (n *Node) members() []string { return addresses(n.servers()) }
 
-// hello is what a node says of itself to one that starts for the first time.
-type hello struct {
-	Address string
-	// Initial is what the node would bootstrap, itself included, sorted.
-	Initial []string
-	// Members is the node's configuration, sorted; empty if it has none yet.
-	Members []string
-	// Established: the cluster has had a leader, and so may have acknowledged
-	// something. Of a node without a log: it has been a member before, or has heard
-	// that the cluster is established.
-	Established bool
-	// Leader is the leader's address, as far as the node knows.
-	Leader string
-}
-
-func (n *Node) hello() hello {
-	members := n.members()
-	slices.Sort(members)
-	return hello{
-		Address: n.address, Initial: n.initialMembers(), Members: members,
-		Established: !n.knownClusterID().IsZero() || n.bootstrap.established.Load(), Leader: n.leader(),
-	}
-}
-
-func (n *Node) initialMembers() []string {
-	all := append([]string{n.address}, n.options.Peers...)
-	slices.Sort(all)
-	return all
-}
-
-// form makes this node part of a cluster at its first start.
-//
-// All initial members write the same configuration as the first entry of their
-// logs, which makes them one cluster whoever is first. So a node writes it only
-// when a majority of those that it lists has been heard, all list the same, and
-// none of them is in an established cluster. If one is, the node asks to be
-// admitted there, and waits for the leader to send it the configuration.
-func (n *Node) form() {
-	retry := retryPolicy{wait: n.options.RetryWait}
-	for try := 0; len(n.members()) == 0; try++ {
-		answers := n.askPeers()
-		if slices.ContainsFunc(answers, func(h hello) bool { return h.Established }) {
-			n.bootstrap.established.Store(true)
+// reconfigure makes one change of raft's configuration, and returns when a majority
+// has agreed. next decides which one, if any, on the configuration before it; no
+// other change comes in between.
+func (n *Node) reconfigure(ctx context.Context, next func([]raft.Server) (func() raft.IndexFuture, error)) error {
+	err := n.await(ctx, func() error {
+		select {
+		case n.membership.changing <- struct{}{}:
+			defer func() { <-n.membership.changing }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		d, err := decide(n.hello(), answers)
-		n.bootstrap.set(err)
-		switch d {
-		case formCluster:
-			if err := n.formCluster(); err != nil {
-				n.bootstrap.set(err)
-			}
-		case joinCluster:
-			if n.admission.isGranted() {
-				break
-			}
-			if err := n.seekAdmission(answers); err != nil && try == 0 {
-				n.logger.Info("a member without a log, waiting to be admitted", "err", err)
-			}
+		ask, err := next(n.servers())
+		if err != nil || ask == nil {
+			return err
 		}
-		if err != nil && try == 0 {
-			n.logger.Error("cannot become a member", "err", err)
-		}
-		if retry.pause(n.ctx, try, n.leaderChanged()) != nil {
-			return
-		}
-	}
-	n.bootstrap.set(nil)
+		return ask().Error()
+	})
+	return lostLeadership(err)
 }
 
-func (n *Node) formCluster() error {
-	var c raft.Configuration
-	for _, m := range n.initialMembers() {
-		c.Servers = append(c.Servers, raft.Server{
-			Suffrage: raft.Voter, ID: raft.ServerID(m), Address: raft.ServerAddress(m),
-		})
-	}
-	n.admission.grant(storage.Position{})
-	err := n.await(n.ctx, func() error { return n.raft.BootstrapCluster(c).Error() })
-	if errors.Is(err, raft.ErrCantBootstrap) {
-		return nil // a leader was faster: its entries are here
+// lostLeadership gives an error of raft the kind that makes others ask again.
+func lostLeadership(err error) error {
+	for _, lost := range []error{
+		raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrLeadershipTransferInProgress, raft.ErrRaftShutdown, raft.ErrEnqueueTimeout,
+	} {
+		if errors.Is(err, lost) {
+			return fmt.Errorf("%w: %w", ErrNoLeader, err)
+		}
 	}
 	return err
 }
 
-type decision int
+// agreed returns when a majority has agreed on the latest configuration.
+func (n *Node) agreed(ctx context.Context) error {
+	return lostLeadership(n.await(ctx, func() error { return n.raft.Barrier(0).Error() }))
+}
 
-const (
-	wait        decision = iota
-	formCluster          // write the initial configuration
-	joinCluster          // a cluster is established, and has this node as a member
-)
-
-// decide says what a node does that has no configuration, given what those of
-// its peers that answered say.
-func decide(self hello, answers []hello) (decision, error) {
-	agree, member := 1, false
-	for _, a := range answers {
-		switch {
-		case a.Established && slices.Contains(a.Members, self.Address):
-			member = true
-		case len(a.Members) > 0 && !slices.Contains(a.Members, self.Address):
-			return wait, fmt.Errorf("%w: %s belongs to a cluster of %s", ErrNotMember, a.Address, strings.Join(a.Members, ", "))
-		case slices.Equal(a.Initial, self.Initial):
-			agree++
-		default:
-			return wait, fmt.Errorf("%w: %s lists %s, %s lists %s", ErrPeersDisagree,
-				self.Address, strings.Join(self.Initial, ", "), a.Address, strings.Join(a.Initial, ", "))
+// addMember is Join on the leader.
+func (n *Node) addMember(ctx context.Context, c change) error {
+	s, member := find(n.servers(), c.Address)
+	if member && (s.Suffrage == raft.Voter || c.Nonvoter) {
+		return n.agreed(ctx)
+	}
+	if !member {
+		if err := n.mayJoin(ctx, c.Address); err != nil {
+			return err
+		}
+		if err := n.addNonvoter(ctx, c.Address); err != nil {
+			return err
 		}
 	}
+	if err := n.catchUp(ctx, c.Address); err != nil || c.Nonvoter {
+		return err
+	}
+	return n.promote(ctx, c.Address)
+}
+
+// mayJoin makes sure that what runs at address is in no cluster, and will not be in
+// another one.
+func (n *Node) mayJoin(ctx context.Context, address string) error {
+	h, err := n.helloOf(ctx, address)
 	switch {
-	case member:
-		return joinCluster, nil
-	case !self.Established && agree > len(self.Initial)/2:
-		return formCluster, nil
+	case errors.Is(err, ErrRefused), errors.Is(err, ErrUnreachable):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", ErrUnreachable, address, err)
+	case h.Waiting:
+		return nil
+	case h.Established || len(h.Members) > 0:
+		return fmt.Errorf("%w: %s is not waiting to be taken in: it runs as a member of a cluster of %v", ErrRefused, address, h.Members)
 	}
-	return wait, nil
+	return fmt.Errorf("%w: %s is about to found a cluster of %v; start it with Options.Join or Options.Standby", ErrRefused, address, h.Initial)
 }
 
-// askPeers says hello to all peers at once and returns the answers that came in
-// time.
-func (n *Node) askPeers() []hello {
-	ctx, cancel := context.WithTimeout(n.ctx, n.options.RPCTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	var answers []hello
-	var wg sync.WaitGroup
-	for _, peer := range n.options.Peers {
-		wg.Go(func() {
-			var h hello
-			reply, err := n.peers.call(ctx, peer, methodHello, nil)
-			if err == nil {
-				err = unmarshal(reply, &h)
-			}
-			if err != nil {
-				n.logger.Debug("peer does not answer", "peer", peer, "err", err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			answers = append(answers, h)
-		})
-	}
-	wg.Wait()
-	return answers
+func (n *Node) addNonvoter(ctx context.Context, address string) error {
+	return n.reconfigure(ctx, func(servers []raft.Server) (func() raft.IndexFuture, error) {
+		if _, member := find(servers, address); member {
+			return nil, nil
+		}
+		return func() raft.IndexFuture {
+			return n.raft.AddNonvoter(raft.ServerID(address), raft.ServerAddress(address), 0, 0)
+		}, nil
+	})
 }
 
-// knownClusterID is the id of the cluster, zero while not known.
-func (n *Node) knownClusterID() wire.ClusterID {
-	if id := n.clusterID.Load(); id != nil {
-		return *id
-	}
-	return wire.ClusterID{}
+func (n *Node) promote(ctx context.Context, address string) error {
+	return n.reconfigure(ctx, func(servers []raft.Server) (func() raft.IndexFuture, error) {
+		switch s, member := find(servers, address); {
+		case !member:
+			return nil, fmt.Errorf("%w: %s was removed while it caught up", ErrNotMember, address)
+		case s.Suffrage == raft.Voter:
+			return nil, nil
+		}
+		return func() raft.IndexFuture {
+			return n.raft.AddVoter(raft.ServerID(address), raft.ServerAddress(address), 0, 0)
+		}, nil
+	})
 }
 
-// setClusterID is told by the state machine when an entry names the cluster.
-func (n *Node) setClusterID(id []byte) error {
-	var c wire.ClusterID
-	if len(id) != len(c) {
-		return fmt.Errorf("%w: cluster id of %d bytes", ErrCorrupt, len(id))
-	}
-	copy(c[:], id)
-	if n.dir != nil {
-		if err := n.dir.SetClusterID(c.String()); err != nil {
-			return dirError(err)
+// catchUp returns when a member has caught up with this leader, see Join. A node
+// that has no log yet is told to ask for admission.
+func (n *Node) catchUp(ctx context.Context, address string) error {
+	for try := 0; ; try++ {
+		if _, err := n.leaderTerm(); err != nil {
+			return err
+		}
+		if _, member := find(n.servers(), address); !member {
+			return fmt.Errorf("%w: %s was removed while it caught up", ErrNotMember, address)
+		}
+		start := time.Now()
+		_, err := n.peers.call(ctx, address, methodNotice, []byte(n.address))
+		if err == nil {
+			err = n.waitApplied(ctx, address, n.fsm.applied.value())
+		}
+		if err == nil && time.Since(start) < n.options.ElectionTimeout {
+			return nil
+		}
+		if err == nil {
+			continue // the next round will be shorter
+		}
+		if stop := n.retryPolicy().pause(ctx, try, nil); stop != nil {
+			return gaveUp(stop, fmt.Errorf("%s has not caught up, and stays a nonvoter: %w", address, decodeError(err)))
 		}
 	}
-	n.clusterID.Store(&c)
-	return nil
 }
 
-// loadClusterID takes the id over from the state, which a power loss may have set
-// back to before it knew, and from the data directory.
-func (n *Node) loadClusterID() error {
-	id, err := n.fsm.store.Load().ClusterID()
-	if err == nil && id == nil && n.dir != nil {
-		id, err = hex.DecodeString(n.dir.Identity().ClusterID)
+// removeMember is Leave on the leader.
+func (n *Node) removeMember(ctx context.Context, c change) error {
+	_, member := find(n.servers(), c.Address)
+	switch {
+	case !member && c.Again:
+		return n.agreed(ctx)
+	case !member:
+		return fmt.Errorf("%w: %s", ErrNotMember, c.Address)
+	case c.Address == n.address:
+		// The next leader will do it: one that is no member any more could not tell
+		// whether it has been agreed on.
+		if err := n.transferTo(ctx, "", n.address); err != nil {
+			return err
+		}
+		return errNotReady
 	}
-	if err != nil || len(id) == 0 {
-		return err
+	err := n.reconfigure(ctx, func(servers []raft.Server) (func() raft.IndexFuture, error) {
+		s, member := find(servers, c.Address)
+		if !member {
+			return nil, nil
+		}
+		if s.Suffrage == raft.Voter {
+			if err := n.mayLose(ctx, servers, c); err != nil {
+				return nil, err
+			}
+		}
+		return func() raft.IndexFuture { return n.raft.RemoveServer(s.ID, 0, 0) }, nil
+	})
+	if err == nil {
+		n.notify(c.Address)
 	}
-	return n.setClusterID(id)
+	return err
 }
 
-// checkContinuity refuses a state and a log that do not fit together: that would
-// be a hole in the history, whatever it came from.
-func checkContinuity(store *storage.Store, log *raftLog) error {
-	applied, err := store.Applied()
-	if err != nil {
-		return err
+// notify tells a node, if it answers, that it is no member any more. One that does
+// not finds out by itself, see watchMembership.
+func (n *Node) notify(address string) {
+	n.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(n.ctx, n.options.RPCTimeout)
+		defer cancel()
+		if _, err := n.peers.call(ctx, address, methodNotice, []byte(n.address)); err != nil {
+			n.logger.Debug("a removed node was not told", "peer", address, "err", err)
+		}
+	})
+}
+
+// mayLose makes sure that of the voters without one there is a majority alive.
+func (n *Node) mayLose(ctx context.Context, servers []raft.Server, c change) error {
+	var left []raft.Server
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter && string(s.ID) != c.Address {
+			left = append(left, s)
+		}
 	}
-	marker, err := store.Marker()
-	if err != nil {
-		return err
+	if len(left) == 0 {
+		return fmt.Errorf("%w: %s is the only voter", ErrQuorum, c.Address)
 	}
-	if applied.Index < marker.Applied {
-		return corrupt("the state is at log index %d, behind its own snapshot marker at %d", applied.Index, marker.Applied)
+	if c.Force {
+		return nil
 	}
-	if applied.Index > marker.Index {
-		// The entries in between came out of the log.
-		gone, err := log.conflicts(applied)
+	// Each round makes raft send everybody a heartbeat.
+	asked, deadline := n.transport.acks.now(), time.Now().Add(n.options.HeartbeatTimeout)
+	for try := 0; ; try++ {
+		if _, err := n.leads.do(ctx); err != nil {
+			return err
+		}
+		if n.transport.acks.majority(raft.ServerID(n.address), left, func(a ack) bool { return a.number > asked }) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: without %s there are %d voters, and too few of them answer", ErrQuorum, c.Address, len(left))
+		}
+		if err := n.retryPolicy().pause(ctx, 0, nil); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// moveMember gives a member another address, on the leader. The node that asks has
+// the member's data directory, so that one does not run any more.
+func (n *Node) moveMember(ctx context.Context, c change) error {
+	servers := n.servers()
+	_, isOld := find(servers, c.From)
+	s, isNew := find(servers, c.Address)
+	switch {
+	case isNew && !isOld && (s.Suffrage == raft.Voter || c.Nonvoter):
+		return n.agreed(ctx)
+	case !isNew && !isOld, c.From == n.address:
+		return fmt.Errorf("%w: %s", ErrNotMember, c.From)
+	case isOld:
+		if _, err := n.helloOf(ctx, c.From); err == nil {
+			return fmt.Errorf("%w: a node still answers at %s", ErrRefused, c.From)
+		}
+	}
+	if !isNew {
+		h, err := n.helloOf(ctx, c.Address)
 		if err != nil {
 			return err
 		}
-		if gone {
-			return corrupt("the state is at log index %d of term %d, and the log does not have that entry", applied.Index, applied.Term)
+		if h.MovedFrom != c.From {
+			return fmt.Errorf("%w: %s has not moved from %s", ErrRefused, c.Address, c.From)
+		}
+		if err := n.addNonvoter(ctx, c.Address); err != nil {
+			return err
 		}
 	}
-	return log.settle(marker.Position, false)
-}
-
-// stateError adds the kind that callers check. The file is named by storage.
-func stateError(err error) error {
-	if err != nil && errors.Is(err, storage.ErrCorrupt) && !errors.Is(err, ErrCorrupt) {
-		return corrupt("%w", err)
-	}
-	return err
-}
-
-// uptime is how long ago Start returned.
-func (n *Node) uptime() time.Duration {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.started.IsZero() {
-		return 0
-	}
-	return time.Since(n.started)
-}
-
-// forgetBootstrap lets a node that has neither log nor state form its cluster again
-// after a crash while it did. raft then sets the term, to 1, before it stores the
-// first entry, and refuses to begin again, since a term may come from a vote. Not
-// this one: whoever stands for election has the first entry, and asks for votes in
-// term 2 at least.
-func forgetBootstrap(stable raft.StableStore) error {
-	if term, err := storedTerm(stable); err != nil || term != 1 {
+	if err := n.catchUp(ctx, c.Address); err != nil {
 		return err
 	}
-	return stable.SetUint64(keyCurrentTerm, 0)
+	err := n.reconfigure(ctx, func(servers []raft.Server) (func() raft.IndexFuture, error) {
+		if _, member := find(servers, c.From); !member {
+			return nil, nil
+		}
+		return func() raft.IndexFuture { return n.raft.RemoveServer(raft.ServerID(c.From), 0, 0) }, nil
+	})
+	if err != nil || c.Nonvoter {
+		return err
+	}
+	return n.promote(ctx, c.Address)
+}
+
+// admin does what a client asks for.
+func (n *Node) admin(ctx context.Context, c change) error {
+	switch c.Op {
+	case opJoin:
+		return n.changeMembership(ctx, "join", c)
+	case opLeave:
+		return n.leave(ctx, c)
+	case opTransfer:
+		return n.TransferLeadership(ctx, c.Address)
+	case opWeaken:
+		return n.weakenAt(ctx, c.Address, c.For)
+	}
+	return fmt.Errorf("%w: %d", errMalformed, c.Op)
 }

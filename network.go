@@ -20,8 +20,12 @@ import (
 type network struct {
 	self      string
 	clusterID func() wire.ClusterID // zero while not known
-	timeout   time.Duration         // for a preface
-	logger    *slog.Logger
+	// incarnation is the node's own; replaced tells whether another one has taken the
+	// place of the node at an address. Set before serve.
+	incarnation wire.Incarnation
+	replaced    func(address string, i wire.Incarnation) bool
+	timeout     time.Duration // for a preface
+	logger      *slog.Logger
 
 	// The services. They are set before serve, and called concurrently.
 	rpc     func() wire.Handler                  // for a connection from a node
@@ -41,7 +45,8 @@ type network struct {
 
 func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog.Logger) *network {
 	n := &network{
-		self: self, listener: l, timeout: timeout, logger: logger,
+		replaced: func(string, wire.Incarnation) bool { return false },
+		self:     self, listener: l, timeout: timeout, logger: logger,
 		raftConns: make(chan net.Conn),
 		conns:     map[net.Conn]struct{}{},
 	}
@@ -95,10 +100,22 @@ func (n *network) acceptLoop() {
 	}
 }
 
+// disconnectFrom closes the connections that are open with a node.
+func (n *network) disconnectFrom(peer string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for c := range n.conns {
+		if t, ok := c.(*tracked); ok && t.peer == peer {
+			_ = t.Conn.Close() // its owner sees the error
+		}
+	}
+}
+
 // tracked is a connection that close closes too.
 type tracked struct {
 	net.Conn
 	n    *network
+	peer string // the node on the other side; set under n.mu once it is known
 	once sync.Once
 }
 
@@ -203,7 +220,7 @@ func (n *network) handshake(c net.Conn) (wire.Preface, error) {
 
 func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 	mine := n.clusterID()
-	reply := wire.PrefaceReply{ClusterID: mine}
+	reply := wire.PrefaceReply{ClusterID: mine, Incarnation: n.incarnation}
 	refuse := func(why wire.Refusal, format string, args ...any) {
 		reply.Refused, reply.Message = why, fmt.Sprintf(format, args...)
 	}
@@ -214,8 +231,13 @@ func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 		refuse(wire.RefusedAddress, "this is %s, not %s", n.self, p.To)
 	case !mine.IsZero() && !p.ClusterID.IsZero() && mine != p.ClusterID:
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, not %s", n.self, mine, p.ClusterID)
+	case partOfRaft(p.Kind) && n.replaced(p.From, p.Incarnation):
+		refuse(wire.RefusedStale, "another process has taken the place of %s", p.From)
 	case p.Kind < wire.KindRaft || p.Kind > wire.KindInstall:
 		refuse(wire.RefusedOther, "%s knows no connections of %s", n.self, p.Kind)
 	}
 	return reply
 }
+
+// partOfRaft tells which connections are for what counts on the other side's disk.
+func partOfRaft(k wire.Kind) bool { return k == wire.KindRaft || k == wire.KindInstall }

@@ -2,6 +2,8 @@ package skiff
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,11 +63,14 @@ type Node struct {
 	// the leader. Both do so for all that wait at once.
 	reads, leads shared[uint64]
 
-	clusterID  atomic.Pointer[wire.ClusterID]
-	leadership leadership
-	bootstrap  bootstrap
-	admission  admission
-	events     events
+	incarnation wire.Incarnation // set by Start
+	clusterID   atomic.Pointer[wire.ClusterID]
+	leadership  leadership
+	bootstrap   bootstrap
+	admission   admission
+	membership  membership
+	weakness    weakness
+	events      events
 
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when failure is set
@@ -111,6 +116,7 @@ func New(addr string, o Options) (*Node, error) {
 	n.reads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.askReadIndex}
 	n.leads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.verifiedIndex}
 	n.leadership.init()
+	n.membership.init()
 	n.proposer = newProposer(n.ctx, n, n.retryPolicy())
 	return n, nil
 }
@@ -164,10 +170,20 @@ func (n *Node) start(ctx context.Context) error {
 
 func (n *Node) openDir(context.Context) (err error) {
 	if n.options.InMemory {
+		rand.Read(n.incarnation[:]) // never fails, see its documentation
 		return nil
 	}
+	if from := n.options.MovedFrom; from != "" {
+		if err := datadir.Move(n.options.Dir, from, n.address); err != nil {
+			return dirError(err)
+		}
+	}
 	n.dir, err = datadir.Open(n.options.Dir, n.address, string(n.options.LogStore))
-	return dirError(err)
+	if err != nil {
+		return dirError(err)
+	}
+	_, err = hex.Decode(n.incarnation[:], []byte(n.dir.Identity().Incarnation))
+	return err
 }
 
 // dirError adds the kind that callers check.
@@ -266,6 +282,7 @@ func (n *Node) listen(ctx context.Context) error {
 	}
 	n.network = newNetwork(n.address, l, n.options.RPCTimeout, n.logger)
 	n.network.clusterID = n.knownClusterID
+	n.network.incarnation, n.network.replaced = n.incarnation, n.fsm.roster.replaced
 	n.network.rpc = func() wire.Handler { return n.serveNode }
 	n.network.client = n.serveClient
 	n.network.install = n.receiveState
@@ -283,6 +300,7 @@ func (n *Node) dialer() *dialer {
 	return &dialer{
 		self: n.address, transport: n.options.Transport,
 		timeout: n.options.RPCTimeout, clusterID: n.knownClusterID,
+		incarnation: n.incarnation, replaced: n.fsm.roster.replaced,
 	}
 }
 
@@ -290,6 +308,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
 	stream := raftStream{network: n.network, dialer: n.dialer()}
 	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admission.check)
+	n.transport.mayCampaign = n.weakness.check
 	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
 	if err != nil {
@@ -302,6 +321,8 @@ func (n *Node) startRaft(context.Context) (err error) {
 	n.wg.Go(n.watchLogGrowth)
 	n.failing.Go(n.watchFailure)
 	n.wg.Go(n.form)
+	n.wg.Go(n.seekPlace)
+	n.wg.Go(n.watchMembership)
 	return nil
 }
 
@@ -407,22 +428,13 @@ func (n *Node) prepareToStop(ctx context.Context) {
 	defer n.ops.Done()
 	ctx, cancel := n.bound(ctx)
 	defer cancel()
+	if n.options.LeaveOnStop && ctx.Err() == nil {
+		if n.leaveForGood(ctx) {
+			return
+		}
+	}
 	n.handOver(ctx)
 	n.markForNextStart(ctx)
-}
-
-// handOver gives leadership to another node.
-func (n *Node) handOver(ctx context.Context) {
-	if ctx.Err() != nil || n.raft.State() != raft.Leader || len(n.members()) < 2 {
-		return
-	}
-	n.leadership.handingOver.Store(true)
-	ctx, cancel := context.WithTimeout(ctx, n.options.ElectionTimeout)
-	defer cancel()
-	err := n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() })
-	if err != nil {
-		n.logger.Warn("leadership not handed over", "err", err)
-	}
 }
 
 // await calls ask, which asks raft for something and returns its answer, and waits
@@ -522,7 +534,7 @@ func (n *Node) begin() error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if failure := n.failure.Load(); failure != nil {
-		return fmt.Errorf("%w: %w", ErrFailed, *failure)
+		return kindOf(*failure)
 	}
 	if n.phase != running && n.phase != handingOver {
 		return ErrNotRunning
@@ -557,8 +569,8 @@ func (n *Node) watchFailure() {
 	select {
 	case <-n.failed:
 		err := *n.failure.Load()
-		n.logger.Error("failed, and stopped itself", "err", err)
-		n.cancel(fmt.Errorf("%w: %w", ErrFailed, err))
+		n.logger.Error("stopped itself", "err", kindOf(err))
+		n.cancel(kindOf(err))
 	case <-n.ctx.Done():
 	}
 	select {
@@ -575,11 +587,11 @@ func (n *Node) watchFailure() {
 }
 
 // Done is closed when the node stops, or stops itself because it failed; Err then
-// tells which.
+// tells why.
 func (n *Node) Done() <-chan struct{} { return n.ctx.Done() }
 
-// Err is nil before Done is closed. Then it is [ErrNotRunning], or [ErrFailed] with
-// its cause.
+// Err is nil before Done is closed. Then it is [ErrNotRunning], [ErrFailed] with its
+// cause, [ErrRemoved] or [ErrReplaced].
 func (n *Node) Err() error { return context.Cause(n.ctx) }
 
 // DB returns a handle on the replicated database that works on this node. Each

@@ -19,6 +19,10 @@ type dialer struct {
 	transport Transport
 	timeout   time.Duration
 	clusterID func() wire.ClusterID // zero while not known
+
+	// Of a node, see network; zero for a client.
+	incarnation wire.Incarnation
+	replaced    func(address string, i wire.Incarnation) bool
 }
 
 // dial connects and shakes hands. The error is ErrUnreachable or ErrRefused.
@@ -52,7 +56,7 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
 		}
 	}()
-	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to}
+	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to, Incarnation: d.incarnation}
 	if err := wire.WritePreface(c, p); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
@@ -67,6 +71,8 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	case reply.Refused != wire.Accepted:
 		return fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
+	case d.replaced != nil && partOfRaft(kind) && d.replaced(to, reply.Incarnation):
+		return fmt.Errorf("%w: %s: a process answers there that another one has taken the place of", ErrRefused, to)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package skiff
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,6 +72,16 @@ func (a *acks) majority(self raft.ServerID, servers []raft.Server, ok func(ack) 
 		}
 	}
 	return agree > voters/2
+}
+
+// freshest is which of servers has answered last, any if none has.
+func (a *acks) freshest(servers []raft.Server) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	best := slices.MaxFunc(servers, func(x, y raft.Server) int {
+		return cmp.Compare(a.latest[x.ID].number, a.latest[y.ID].number)
+	})
+	return string(best.ID)
 }
 
 // maxAppendBytes bounds the entries of one AppendEntries, at least one of which it

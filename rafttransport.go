@@ -70,6 +70,9 @@ type raftTransport struct {
 
 	// permit returns an error for a request that raft must not see, or send.
 	permit func(request any) error
+	// mayCampaign returns an error while the node must not stand for election. Set
+	// before raft starts.
+	mayCampaign func() error
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -84,7 +87,8 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 			Stream: s, MaxPool: 3, Timeout: timeout, Logger: logger,
 		}),
 		stream: s, rpcs: make(chan raft.RPC), catchUps: map[raft.ServerID]*hold{}, log: log, permit: permit,
-		ctx: ctx, cancel: cancel,
+		mayCampaign: func() error { return nil },
+		ctx:         ctx, cancel: cancel,
 	}
 	// Used for installs only, whose token has but a few bytes: how long the
 	// follower may take to put the state in place, as a multiple of timeout.
@@ -157,6 +161,12 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 		rpc.Respond(nil, err)
 		return true
 	}
+	if _, ok := rpc.Command.(*raft.TimeoutNowRequest); ok {
+		if err := t.mayCampaign(); err != nil {
+			rpc.Respond(nil, err)
+			return true
+		}
+	}
 	if r, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 		// What is committed beyond the entries that the leader knows this node to have
 		// (Raft paper, figure 2, AppendEntries 5). raft takes the end of the log instead,
@@ -171,7 +181,7 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 
 // RequestVote implements raft.Transport.
 func (t *raftTransport) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := t.permit(args); err != nil {
+	if err := errors.Join(t.permit(args), t.mayCampaign()); err != nil {
 		return err
 	}
 	return t.NetworkTransport.RequestVote(id, to, args, resp)
@@ -179,7 +189,7 @@ func (t *raftTransport) RequestVote(id raft.ServerID, to raft.ServerAddress, arg
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *raftTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if err := t.permit(args); err != nil {
+	if err := errors.Join(t.permit(args), t.mayCampaign()); err != nil {
 		return err
 	}
 	return t.NetworkTransport.RequestPreVote(id, to, args, resp)
@@ -222,14 +232,10 @@ func checkEntry(l *raft.Log) error {
 	return fmt.Errorf("malformed request: entry %d is of type %d", l.Index, l.Type)
 }
 
-// checkConfiguration turns the panic of raft's decoder into an error.
-func checkConfiguration(data []byte) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("malformed request: %v", p)
-		}
-	}()
-	raft.DecodeConfiguration(data)
+func checkConfiguration(data []byte) error {
+	if _, err := decodeConfiguration(data); err != nil {
+		return fmt.Errorf("malformed request: %w", err)
+	}
 	return nil
 }
 

@@ -57,7 +57,7 @@ func (n *Node) readBarrier(ctx context.Context, c Consistency) error {
 	}
 	defer n.ops.Done()
 	if c == Stale {
-		return nil
+		return n.mayServeStale()
 	}
 	ctx, cancel := n.bound(ctx)
 	defer cancel()

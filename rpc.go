@@ -16,6 +16,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/storage"
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
@@ -28,12 +29,12 @@ const (
 	methodHello     byte = 10 // what are you a member of? → hello
 	methodPropose   byte = 11 // command → result; the receiver must lead
 	methodReadIndex byte = 12 // consistency → index; the receiver must lead
-	methodAdmit     byte = 13 // address of a member without a log → index, term; the receiver must lead
+	methodAdmit     byte = 13 // memberID of a member without a log → storage.Position; the receiver must lead
 
-	methodChange      byte = 14 // change; the receiver must lead
+	methodChange      byte = 14 // change → nothing; the receiver must lead
 	methodWaitApplied byte = 15 // index → applied index, which is not below it
-	methodNotice      byte = 16 // your membership has changed: ask the sender
-	methodMember      byte = 17 // address → is it a member?; the receiver must lead
+	methodNotice      byte = 16 // address of a member: your own membership has changed, ask there
+	methodMember      byte = 17 // memberID → place; the receiver must lead
 	methodStatus      byte = 18 // → status
 	methodWeaken      byte = 19 // how long, in milliseconds
 
@@ -76,6 +77,12 @@ var remoteErrors = []error{
 	11: leveldb.ErrSnapshotReleased,
 	12: ErrCorrupt,
 	13: context.DeadlineExceeded,
+	14: ErrUnreachable,
+	15: ErrRefused,
+	16: ErrNotMember,
+	17: ErrRemoved,
+	18: ErrReplaced,
+	19: ErrQuorum,
 }
 
 func encodeError(err error) error {
@@ -158,8 +165,21 @@ func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]by
 		index, err := n.leaderIndex(ctx, Consistency(payload[0]))
 		return binary.BigEndian.AppendUint64(nil, index), encodeError(err)
 	case methodAdmit:
-		entry, err := n.serveAdmit(ctx, string(payload))
+		entry, err := answer(payload, func(m memberID) (storage.Position, error) { return n.admit(ctx, m) })
 		return entry, encodeError(err)
+	case methodChange:
+		_, err := answer(payload, func(c change) (struct{}, error) { return struct{}{}, n.applyChange(ctx, c) })
+		return nil, encodeError(err)
+	case methodMember:
+		reply, err := answer(payload, func(m memberID) (place, error) { return n.placeOf(ctx, m) })
+		return reply, encodeError(err)
+	case methodNotice:
+		n.membership.noticed(string(payload))
+		return nil, nil
+	case methodWaitApplied:
+		return n.serveWaitApplied(ctx, payload)
+	case methodWeaken:
+		return n.serveWeaken(ctx, payload)
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }
@@ -297,6 +317,8 @@ func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) 
 		return msgpack.Marshal(c.n.Stats())
 	case methodChecksum:
 		return c.checksum(ctx, payload)
+	case methodAdmin:
+		return answer(payload, func(r change) (struct{}, error) { return struct{}{}, c.n.admin(ctx, r) })
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }
@@ -338,7 +360,7 @@ func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, because(ErrNotApplied, err)
-	case decoded.Kind == command.KindInit:
+	case decoded.Kind != command.KindWrite && decoded.Kind != command.KindRegister:
 		return nil, because(ErrNotApplied, errMalformed)
 	}
 	for _, w := range decoded.Writes {

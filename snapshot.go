@@ -199,19 +199,17 @@ func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	return []*raft.SnapshotMeta{meta}, nil
 }
 
-func snapshotMeta(id string, m storage.Marker) (meta *raft.SnapshotMeta, err error) {
-	// raft's decoder panics on what is not a configuration.
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: configuration of the snapshot marker: %v", ErrCorrupt, r)
-		}
-	}()
+func snapshotMeta(id string, m storage.Marker) (*raft.SnapshotMeta, error) {
+	c, err := decodeConfiguration(m.Configuration.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: snapshot marker: %w", ErrCorrupt, err)
+	}
 	return &raft.SnapshotMeta{
 		Version:            raft.SnapshotVersionMax,
 		ID:                 id,
 		Index:              m.Index,
 		Term:               m.Term,
-		Configuration:      raft.DecodeConfiguration(m.Configuration.Data),
+		Configuration:      c,
 		ConfigurationIndex: m.Configuration.Index,
 		Size:               1, // not known; our transport sends its own
 	}, nil

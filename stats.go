@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -24,8 +25,10 @@ const (
 	StateFollower  State = "follower"
 	StateCandidate State = "candidate"
 	StateLeader    State = "leader"
-	StateStopped   State = "stopped" // not started, or stopped
-	StateFailed    State = "failed"  // stopped itself, see ErrFailed
+	StateWeakened  State = "weakened" // leaves elections to others, see Node.Weaken
+	StateStopped   State = "stopped"  // not started, or stopped
+	StateRemoved   State = "removed"  // stopped itself, see ErrRemoved and ErrReplaced
+	StateFailed    State = "failed"   // stopped itself, see ErrFailed
 )
 
 // Stats is what a node knows of itself at a moment. Indices are places in the
@@ -81,16 +84,24 @@ func (c Checksum) MarshalJSON() ([]byte, error) {
 
 // State tells what the node is doing.
 func (n *Node) State() State {
-	if n.failure.Load() != nil {
-		return StateFailed
+	if failure := n.failure.Load(); failure != nil {
+		if errors.Is(kindOf(*failure), ErrFailed) {
+			return StateFailed
+		}
+		return StateRemoved
 	}
 	if n.begin() != nil {
 		return StateStopped
 	}
 	defer n.ops.Done()
-	switch n.raft.State() {
-	case raft.Leader:
+	state := n.raft.State()
+	switch {
+	case state == raft.Leader:
 		return StateLeader
+	case n.weakness.active():
+		return StateWeakened
+	}
+	switch state {
 	case raft.Candidate:
 		return StateCandidate
 	case raft.Follower:
@@ -135,6 +146,16 @@ func (n *Node) Stats() Stats {
 		return err
 	})
 	return s
+}
+
+// uptime is how long ago Start returned.
+func (n *Node) uptime() time.Duration {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.started.IsZero() {
+		return 0
+	}
+	return time.Since(n.started)
 }
 
 func (n *Node) logStore() LogStore {

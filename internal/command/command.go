@@ -32,6 +32,9 @@ const (
 	KindRegister Kind = 2
 	// KindWrite applies writes under a session, each atomically.
 	KindWrite Kind = 3
+	// KindAdmit says which incarnation of a member counts from here on: one that
+	// came with an empty disk.
+	KindAdmit Kind = 4
 )
 
 // ErrMalformed says that bytes are no command of this version.
@@ -41,6 +44,10 @@ var ErrMalformed = errors.New("malformed command")
 type Command struct {
 	Kind      Kind
 	ClusterID []byte // of an Init: 16 bytes
+
+	// Of an Admit: the member's address, and 16 bytes.
+	Address     string
+	Incarnation []byte
 
 	// Of a Write. Seq numbers the commands of a session. The sender will never
 	// again send or ask for one below Low, so results below it are forgotten.
@@ -92,6 +99,14 @@ func EncodeInit(clusterID []byte) []byte {
 // EncodeRegister encodes the command that opens a session.
 func EncodeRegister() []byte {
 	return encode(KindRegister, func(*msgpack.Encoder) error { return nil })
+}
+
+// EncodeAdmit encodes the command that admits an incarnation of a member.
+func EncodeAdmit(address string, incarnation []byte) []byte {
+	return encode(KindAdmit, func(e *msgpack.Encoder) error {
+		must(e.EncodeBytes([]byte(address)))
+		return e.EncodeBytes(incarnation)
+	})
 }
 
 // EncodeWrites assembles a write command from writes encoded by EncodeWrite.

@@ -52,6 +52,7 @@ func TestTheFormatDoesNotChange(t *testing.T) {
 	}{
 		{"init", command.EncodeInit(clusterID), "01 01 c410 30313233343536373839616263646566"},
 		{"register", command.EncodeRegister(), "01 02"},
+		{"admit", command.EncodeAdmit("a", clusterID), "01 04 c40161 c410 30313233343536373839616263646566"},
 		{"write", write, "93" +
 			"01 c4016b cd012c" +
 			"02 c40161 c40162 c40164" +
@@ -169,11 +170,13 @@ func TestWhatIsEncodedDecodesEqual(t *testing.T) {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
 	}))
-	t.Run("init and register", func(t *testing.T) {
+	t.Run("init, register and admit", func(t *testing.T) {
 		got, err := command.Decode(command.EncodeInit(clusterID))
 		mustEqual(t, got, &command.Command{Kind: command.KindInit, ClusterID: clusterID}, err)
 		got, err = command.Decode(command.EncodeRegister())
 		mustEqual(t, got, &command.Command{Kind: command.KindRegister}, err)
+		got, err = command.Decode(command.EncodeAdmit("/ip4/10.0.0.1/tcp/9490", clusterID))
+		mustEqual(t, got, &command.Command{Kind: command.KindAdmit, Address: "/ip4/10.0.0.1/tcp/9490", Incarnation: clusterID}, err)
 	})
 }
 
@@ -495,6 +498,8 @@ func encodeCommand(c *command.Command) []byte {
 		return command.EncodeInit(c.ClusterID)
 	case command.KindRegister:
 		return command.EncodeRegister()
+	case command.KindAdmit:
+		return command.EncodeAdmit(c.Address, c.Incarnation)
 	case command.KindWrite:
 		encoded := make([][]byte, len(c.Writes))
 		for i, w := range c.Writes {
@@ -507,7 +512,7 @@ func encodeCommand(c *command.Command) []byte {
 
 func FuzzDecode(f *testing.F) {
 	write := command.EncodeWrite(sampleWrite)
-	addSeeds(f, command.EncodeInit(clusterID), command.EncodeRegister(), command.EncodeWrites(1, 2, 3, [][]byte{write, write}))
+	addSeeds(f, command.EncodeInit(clusterID), command.EncodeRegister(), command.EncodeAdmit("/ip4/10.0.0.1/tcp/9490", clusterID), command.EncodeWrites(1, 2, 3, [][]byte{write, write}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := command.Decode(b)
 		if err != nil {

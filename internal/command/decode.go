@@ -69,6 +69,11 @@ func (d *decoder) command() *Command {
 		if d.err == nil && len(c.ClusterID) != 16 {
 			d.fail("cluster id of %d bytes", len(c.ClusterID))
 		}
+	case KindAdmit:
+		c.Address, c.Incarnation = string(d.bytes()), d.bytes()
+		if d.err == nil && len(c.Incarnation) != 16 {
+			d.fail("incarnation of %d bytes", len(c.Incarnation))
+		}
 	case KindRegister:
 	case KindWrite:
 		c.Session, c.Seq, c.Low = d.uint(), d.uint(), d.uint()

@@ -16,7 +16,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -100,21 +99,56 @@ func (d *Dir) SetClusterID(id string) error {
 	return nil
 }
 
-// SetAdmitted records the log entry that admitted the node. It is durable when
-// SetAdmitted returns nil.
-func (d *Dir) SetAdmitted(term, index uint64) error {
+// Update changes the identity. It is durable when Update returns nil.
+func (d *Dir) Update(change func(*Identity)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return fmt.Errorf("data directory %s: record admission: %w", d.path, fs.ErrClosed)
+		return fmt.Errorf("data directory %s: record identity: %w", d.path, fs.ErrClosed)
 	}
 	next := d.identity
-	next.AdmittedTerm, next.AdmittedIndex = term, index
+	change(&next)
+	if next == d.identity {
+		return nil
+	}
 	if err := d.write(next); err != nil {
 		return err
 	}
 	d.identity = next
 	return nil
+}
+
+// Move makes a directory that belongs to the address from belong to the address to.
+// It does nothing if it does so already, or does not exist. Errors are those of Open.
+func Move(path, from, to string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(path, identityName)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	lock, err := acquire(path, to)
+	if err != nil {
+		return err
+	}
+	d := &Dir{path: path, lock: lock}
+	defer func() { _ = d.Close() }() // what was written is synced
+	if d.identity, err = ReadIdentity(path); err != nil {
+		return err
+	}
+	switch d.identity.Address {
+	case to:
+		return nil
+	case from:
+		return d.Update(func(i *Identity) {
+			if i.MovedFrom == "" { // else it was on the way elsewhere
+				i.MovedFrom = from
+			}
+			i.Address = to
+		})
+	}
+	return &MismatchError{Dir: path, Field: "address", Have: d.identity.Address, Want: from}
 }
 
 // Fresh tells whether this Open created the identity. A node that is killed before
@@ -146,19 +180,14 @@ func (d *Dir) load(address, logStore string) error {
 	if err := os.Remove(file + tempSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove what a crash has left: %w", err)
 	}
-	data, err := os.ReadFile(file)
+	have, err := ReadIdentity(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.create(address, logStore)
 	}
 	if err != nil {
-		return fmt.Errorf("read identity: %w", err)
-	}
-	have, err := decode(data)
-	if err != nil {
-		return &CorruptError{File: file, Err: err}
+		return err
 	}
 	for _, f := range []struct{ field, have, want string }{
-		{"format", strconv.Itoa(have.Format), strconv.Itoa(format)}, // first: it gives the others their meaning
 		{"address", have.Address, address},
 		{"log store", have.LogStore, logStore},
 	} {

@@ -334,20 +334,20 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-func TestSetAdmitted(t *testing.T) {
+func TestUpdate(t *testing.T) {
 	path := t.TempDir()
 	d, err := Open(path, addressA, "bolt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.SetAdmitted(3, 10); err != nil {
+	if err := d.Update(func(i *Identity) { i.AdmittedTerm, i.AdmittedIndex = 3, 10 }); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.SetAdmitted(4, 11); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("SetAdmitted after Close: %v", err)
+	if err := d.Update(func(i *Identity) { i.Gone = Left }); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Update after Close: %v", err)
 	}
 	d, err = Open(path, addressA, "bolt")
 	if err != nil {
@@ -356,5 +356,41 @@ func TestSetAdmitted(t *testing.T) {
 	defer d.Close()
 	if id := d.Identity(); id.AdmittedTerm != 3 || id.AdmittedIndex != 10 {
 		t.Errorf("read back as %+v", id)
+	}
+}
+
+// A directory moves from one address to another once, however often it is asked to.
+func TestMove(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	if err := Move(path, addressA, addressB); err != nil {
+		t.Errorf("a directory that does not exist: %v", err)
+	}
+	d, err := Open(path, addressA, "bolt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	incarnation := d.Identity().Incarnation
+	var inUse *InUseError
+	if err := Move(path, addressA, addressB); !errors.As(err, &inUse) {
+		t.Errorf("while it is open: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var mismatch *MismatchError
+	if err := Move(path, "/ip4/10.0.0.9/tcp/9490", addressB); !errors.As(err, &mismatch) {
+		t.Errorf("from an address that is not its own: %v", err)
+	}
+	for range 2 {
+		if err := Move(path, addressA, addressB); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d, err = Open(path, addressB, "bolt"); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if id := d.Identity(); id.MovedFrom != addressA || id.Incarnation != incarnation {
+		t.Errorf("moved, it is %+v", id)
 	}
 }

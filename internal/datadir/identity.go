@@ -25,7 +25,18 @@ type Identity struct {
 	// The log entry that admitted the node; zero if it founded the cluster.
 	AdmittedTerm  uint64 `json:"admitted_term,omitempty"`
 	AdmittedIndex uint64 `json:"admitted_index,omitempty"`
+
+	// MovedFrom is the member's address in the cluster, while it is not Address yet.
+	MovedFrom string `json:"moved_from,omitempty"`
+	// Gone says that the node is no member any more, and why.
+	Gone string `json:"gone,omitempty"`
 }
+
+// The values of Identity.Gone.
+const (
+	Left    = "left"    // by itself
+	Removed = "removed" // by another
+)
 
 // envelope is the content of skiff.json. The checksum covers the identity's bytes
 // without whitespace, so it can be checked before anything in them is believed,

@@ -12,7 +12,7 @@ import (
 )
 
 // Checksum is the hash of all that the replicas of a state must agree on: user
-// data with versions, sessions and cluster id, in key order. The marker is each
+// data with versions, sessions, cluster id and admitted members, in key order. The marker is each
 // node's own, and the applied position and configuration are left out so that
 // the hash tells of content alone.
 func (v *Snapshot) Checksum(ctx context.Context) ([sha256.Size]byte, error) {

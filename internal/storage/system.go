@@ -18,6 +18,7 @@ var (
 	keyConfig  = systemKey("config")  // Configuration: the latest membership
 	keyMarker  = systemKey("marker")  // Marker: the latest snapshot
 	sessions   = systemKey("session/")
+	admitted   = systemKey("admitted/") // incarnations of members, by address
 )
 
 func systemKey(name string) []byte { return append([]byte{systemSpace}, name...) }
@@ -70,18 +71,33 @@ func (s *Store) ClusterID() ([]byte, error) {
 
 // Sessions calls fn with the stored form of each session.
 func (s *Store) Sessions(fn func(id uint64, data []byte) error) error {
+	return s.eachSystem(sessions, func(rest, value []byte) error {
+		if len(rest) != 8 {
+			return fmt.Errorf("%w: session key %x", ErrCorrupt, rest)
+		}
+		return fn(binary.BigEndian.Uint64(rest), value)
+	})
+}
+
+// Admitted calls fn with each member that was admitted, and its incarnation.
+func (s *Store) Admitted(fn func(address string, incarnation []byte)) error {
+	return s.eachSystem(admitted, func(rest, value []byte) error {
+		fn(string(rest), value)
+		return nil
+	})
+}
+
+// eachSystem calls fn with what follows prefix in each system key, and its value,
+// which are fn's until it returns.
+func (s *Store) eachSystem(prefix []byte, fn func(rest, value []byte) error) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.mu.RUnlock()
-	it := s.db.NewIterator(util.BytesPrefix(sessions), nil)
+	it := s.db.NewIterator(util.BytesPrefix(prefix), nil)
 	defer it.Release()
 	for it.Next() {
-		id := it.Key()[len(sessions):]
-		if len(id) != 8 {
-			return fmt.Errorf("%w: session key %x", ErrCorrupt, it.Key())
-		}
-		if err := fn(binary.BigEndian.Uint64(id), it.Value()); err != nil {
+		if err := fn(it.Key()[len(prefix):], it.Value()); err != nil {
 			return err
 		}
 	}
@@ -158,6 +174,11 @@ func (b *Batch) SetConfiguration(c Configuration) error { return b.setSystem(key
 
 // SetClusterID records the cluster's id.
 func (b *Batch) SetClusterID(id []byte) { b.b.Put(keyCluster, id) }
+
+// SetAdmitted records which incarnation of a member was admitted last.
+func (b *Batch) SetAdmitted(address string, incarnation []byte) {
+	b.b.Put(append(append([]byte(nil), admitted...), address...), incarnation)
+}
 
 // SetSession records a session's stored form.
 func (b *Batch) SetSession(id uint64, data []byte) { b.b.Put(sessionKey(id), data) }

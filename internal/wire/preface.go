@@ -36,6 +36,13 @@ func (id ClusterID) IsZero() bool { return id == ClusterID{} }
 // String returns the id in hexadecimal.
 func (id ClusterID) String() string { return hex.EncodeToString(id[:]) }
 
+// Incarnation tells a node from one that ran at the same address with another data
+// directory. The zero value means that it has none, as a client.
+type Incarnation [16]byte
+
+// String returns the incarnation in hexadecimal.
+func (i Incarnation) String() string { return hex.EncodeToString(i[:]) }
+
 // Kind says what a connection is for.
 type Kind byte
 
@@ -67,6 +74,8 @@ type Preface struct {
 	ClusterID ClusterID
 	From      string // the dialer's canonical multiaddr; empty for a client
 	To        string // the canonical multiaddr that the dialer means to reach
+
+	Incarnation Incarnation // the dialer's
 }
 
 // Refusal says why a listener does not accept a connection.
@@ -79,6 +88,7 @@ const (
 	RefusedCluster Refusal = 2 // a member of another cluster
 	RefusedAddress Refusal = 3 // Preface.To is not this node
 	RefusedOther   Refusal = 4 // PrefaceReply.Message tells
+	RefusedStale   Refusal = 5 // another incarnation of the dialer has taken its place
 )
 
 func (r Refusal) String() string {
@@ -93,6 +103,8 @@ func (r Refusal) String() string {
 		return "wrong address"
 	case RefusedOther:
 		return "refused"
+	case RefusedStale:
+		return "replaced"
 	}
 	return fmt.Sprintf("refusal %d", byte(r))
 }
@@ -102,6 +114,8 @@ type PrefaceReply struct {
 	Refused   Refusal
 	ClusterID ClusterID
 	Message   string // for people; cut at 1024 bytes
+
+	Incarnation Incarnation // the listener's
 }
 
 // WritePreface writes p with a single Write.
@@ -112,6 +126,7 @@ func WritePreface(w io.Writer, p Preface) error {
 	buf := appendOpening(nil, byte(p.Kind), p.ClusterID)
 	buf = appendString(buf, p.From)
 	buf = appendString(buf, p.To)
+	buf = append(buf, p.Incarnation[:]...)
 	if _, err := w.Write(buf); err != nil {
 		return fmt.Errorf("wire: write preface: %w", err)
 	}
@@ -137,14 +152,17 @@ func readPreface(r io.Reader) (p Preface, err error) {
 	if p.From, err = readString(r); err != nil {
 		return p, err
 	}
-	p.To, err = readString(r)
-	return p, err
+	if p.To, err = readString(r); err != nil {
+		return p, err
+	}
+	return p, readRest(r, p.Incarnation[:])
 }
 
 // WritePrefaceReply writes p with a single Write.
 func WritePrefaceReply(w io.Writer, p PrefaceReply) error {
 	buf := appendOpening(nil, byte(p.Refused), p.ClusterID)
 	buf = appendString(buf, clip(p.Message, maxStringLen))
+	buf = append(buf, p.Incarnation[:]...)
 	if _, err := w.Write(buf); err != nil {
 		return fmt.Errorf("wire: write preface reply: %w", err)
 	}
@@ -167,8 +185,10 @@ func readPrefaceReply(r io.Reader) (p PrefaceReply, err error) {
 		return p, err
 	}
 	p.Refused, p.ClusterID = Refusal(refused), id
-	p.Message, err = readString(r)
-	return p, err
+	if p.Message, err = readString(r); err != nil {
+		return p, err
+	}
+	return p, readRest(r, p.Incarnation[:])
 }
 
 // appendOpening appends what a preface and its reply have in common. The byte

@@ -1,0 +1,330 @@
+package skiff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/skiffdb/skiff/internal/datadir"
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// membership is this node's own place in the cluster. It is safe for concurrent
+// use.
+type membership struct {
+	// joining: the node has no place yet, and founds no cluster. Set before raft
+	// starts.
+	joining bool
+	// leaving: the node has asked to be removed.
+	leaving atomic.Bool
+	// moving is the address of the member that this node still has to replace.
+	moving atomic.Pointer[string]
+
+	changing chan struct{} // holds a token while this leader changes the configuration
+	told     chan struct{} // has a token when the roster has changed
+	notices  chan struct{} // has a token when another node has said that there is news
+
+	mu    sync.Mutex
+	known []string      // the nodes that have said so
+	woken chan struct{} // closed when there is one more
+}
+
+func (m *membership) init() {
+	m.changing = make(chan struct{}, 1)
+	m.told = make(chan struct{}, 1)
+	m.notices = make(chan struct{}, 1)
+	m.woken = make(chan struct{})
+}
+
+// movingFrom is the address to be replaced, "" if there is none.
+func (m *membership) movingFrom() string {
+	if from := m.moving.Load(); from != nil {
+		return *from
+	}
+	return ""
+}
+
+// noticed is called when another node says that the membership has changed.
+func (m *membership) noticed(host string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	const enough = 16
+	if !slices.Contains(m.known, host) && len(m.known) < enough {
+		m.known = append(m.known, host)
+	}
+	close(m.woken)
+	m.woken = make(chan struct{})
+	signal(m.notices)
+}
+
+func (m *membership) hosts() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.known)
+}
+
+// wake is closed at the next notice.
+func (m *membership) wake() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.woken
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// identity is what the data directory remembers, in memory nothing.
+func (n *Node) identity() datadir.Identity {
+	if n.dir == nil {
+		return datadir.Identity{}
+	}
+	return n.dir.Identity()
+}
+
+func (n *Node) updateIdentity(change func(*datadir.Identity)) error {
+	if n.dir == nil {
+		return nil
+	}
+	return n.dir.Update(change)
+}
+
+// loadMembership finds out where the node stands, given whether it has a log or a
+// state.
+func (n *Node) loadMembership(fresh bool) error {
+	id, m := n.identity(), &n.membership
+	switch {
+	case id.Gone != "":
+		if !n.options.Standby && (id.Gone != datadir.Left || len(n.options.Join) == 0) {
+			return fmt.Errorf("%w (%s): wipe %s, or set Options.Standby and let a member Join it", ErrRemoved, id.Gone, n.options.Dir)
+		}
+		m.joining = true
+	case fresh:
+		m.joining = len(n.options.Join) > 0 || n.options.Standby
+	case id.MovedFrom != "":
+		m.moving.Store(&id.MovedFrom)
+	}
+	n.fsm.roster.tell = func(happened []Event) {
+		for _, e := range happened {
+			n.emit(e)
+		}
+		signal(m.told)
+	}
+	return nil
+}
+
+// seekPlace asks leaders for the place that the node was started for, until it has
+// it.
+func (n *Node) seekPlace() {
+	c, wanted := n.wantedPlace()
+	if !wanted {
+		return
+	}
+	retry := retryPolicy{wait: n.options.RetryWait}
+	for try := 0; ; try++ {
+		err := n.askForPlace(c)
+		if err == nil {
+			n.bootstrap.refused(nil)
+			return
+		}
+		var again errAskAgain
+		if !errors.As(err, &again) && n.ctx.Err() == nil {
+			n.bootstrap.refused(err)
+			n.logger.Warn("not taken in", "err", err)
+		}
+		c.Again = true
+		if retry.pause(n.ctx, try, n.membership.wake()) != nil {
+			return
+		}
+	}
+}
+
+func (n *Node) wantedPlace() (change, bool) {
+	c := change{Op: opJoin, Address: n.address, Nonvoter: n.options.Nonvoter}
+	servers, _ := n.fsm.roster.members()
+	if from := n.membership.movingFrom(); from != "" {
+		old, _ := find(servers, from)
+		c.Op, c.From, c.Nonvoter = opMove, from, old.Suffrage == raft.Nonvoter
+		return c, true
+	}
+	self, member := find(servers, n.address)
+	promotable := member && self.Suffrage != raft.Voter && !n.options.Nonvoter
+	return c, len(n.options.Join) > 0 && (n.membership.joining || promotable)
+}
+
+func (n *Node) askForPlace(c change) error {
+	answers, refused := n.askPeers()
+	i := slices.IndexFunc(answers, func(h hello) bool { return h.Leader != "" })
+	switch {
+	case i >= 0:
+		return n.callChange(n.ctx, answers[i].Leader, c)
+	case len(answers) == 0 && refused != nil:
+		return refused
+	}
+	return errAskAgain{ErrNoLeader, true}
+}
+
+// watchMembership finds out when the node is no member any more: by what it applies,
+// by a notice of the leader that has removed it, or, when it has heard of no leader
+// for a while, by asking the others.
+func (n *Node) watchMembership() {
+	ticker := time.NewTicker(2 * n.options.ElectionTimeout)
+	defer ticker.Stop()
+	lonely := false
+	for {
+		ask := false
+		select {
+		case <-n.membership.told:
+			n.checkRoster()
+		case <-n.membership.notices:
+			ask = true
+		case <-ticker.C:
+			ask, lonely = lonely && n.leader() == "", n.leader() == ""
+		case <-n.ctx.Done():
+			return
+		}
+		if ask && n.settled() {
+			n.askForStanding()
+		}
+	}
+}
+
+// waiting tells whether the node waits to be taken into a cluster.
+func (n *Node) waiting() bool { return n.membership.joining && !n.admission.isGranted() }
+
+// mayServeStale refuses what a node still has that was removed.
+func (n *Node) mayServeStale() error {
+	if n.waiting() {
+		return fmt.Errorf("%w: it waits to be taken in", ErrNotMember)
+	}
+	return nil
+}
+
+// settled tells whether the node has had a place, so that it can lose it.
+func (n *Node) settled() bool {
+	return n.admission.isGranted() && len(n.members()) > 0 && n.membership.movingFrom() == ""
+}
+
+// checkRoster acts on what the node has applied.
+func (n *Node) checkRoster() {
+	servers, index := n.fsm.roster.members()
+	_, member := find(servers, n.address)
+	if member && n.membership.movingFrom() != "" {
+		if err := n.updateIdentity(func(i *datadir.Identity) { i.MovedFrom = "" }); err != nil {
+			n.logger.Warn("not recorded that the node has moved", "err", err)
+			return
+		}
+		n.membership.moving.Store(nil)
+	}
+	if !n.settled() {
+		return
+	}
+	entry := n.admission.admittedAt()
+	switch {
+	case n.fsm.applied.value() >= entry.Index && n.fsm.roster.replaced(n.address, n.incarnation):
+		n.expelled(ErrReplaced)
+	case !member && index > entry.Index:
+		n.expelled(ErrRemoved)
+	}
+}
+
+// memberID is who asks for its standing, or admission.
+type memberID struct {
+	Address     string
+	Incarnation wire.Incarnation
+}
+
+// place is what the cluster has agreed on about a node, up to a log index.
+type place struct {
+	Member   bool
+	Replaced bool // another incarnation counts
+	Index    uint64
+}
+
+// placeOf answers askForStanding on the leader.
+func (n *Node) placeOf(ctx context.Context, m memberID) (place, error) {
+	index, err := n.leads.do(ctx) // everything applied here up to it, and more
+	if err != nil {
+		return place{}, err
+	}
+	servers, _ := n.fsm.roster.members()
+	_, member := find(servers, m.Address)
+	return place{Member: member, Replaced: n.fsm.roster.replaced(m.Address, m.Incarnation), Index: index}, nil
+}
+
+// askForStanding asks the leader, if others know it, whether this node is a member.
+func (n *Node) askForStanding() {
+	answers, _ := n.askPeers()
+	i := slices.IndexFunc(answers, func(h hello) bool { return h.Leader != "" && h.Leader != n.address })
+	if i < 0 {
+		return
+	}
+	payload, err := msgpack.Marshal(&memberID{n.address, n.incarnation})
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, n.options.RPCTimeout)
+	defer cancel()
+	reply, err := n.peers.call(ctx, answers[i].Leader, methodMember, payload)
+	var p place
+	if err == nil {
+		err = unmarshal(reply, &p)
+	}
+	switch {
+	case err != nil:
+		n.logger.Debug("cannot find out whether this is a member", "err", decodeError(err))
+	case p.Index < n.admission.admittedAt().Index: // from before it was one
+	case p.Replaced:
+		n.expelled(ErrReplaced)
+	case !p.Member:
+		n.expelled(ErrRemoved)
+	}
+}
+
+// expelled stops a node that is no member any more.
+func (n *Node) expelled(why error) {
+	if n.failure.Load() != nil {
+		return
+	}
+	gone := datadir.Removed
+	if n.membership.leaving.Load() {
+		gone = datadir.Left
+	}
+	if err := n.updateIdentity(func(i *datadir.Identity) { i.Gone = gone }); err != nil {
+		why = errors.Join(why, err)
+	}
+	n.emit(Removed{})
+	n.fail(why)
+}
+
+// kindOf gives the failure that stopped a node its kind.
+func kindOf(failure error) error {
+	if errors.Is(failure, ErrRemoved) || errors.Is(failure, ErrReplaced) {
+		return failure
+	}
+	return fmt.Errorf("%w: %w", ErrFailed, failure)
+}
+
+// leaveForGood takes the node out of the cluster before it stops.
+func (n *Node) leaveForGood(ctx context.Context) bool {
+	n.membership.leaving.Store(true)
+	err := n.changeMembership(ctx, "leave", change{Op: opLeave, Address: n.address})
+	if err == nil {
+		err = n.updateIdentity(func(i *datadir.Identity) { i.Gone = datadir.Left })
+		n.emit(Removed{})
+	}
+	if err != nil {
+		n.logger.Warn("stops without leaving", "err", err)
+	}
+	return err == nil
+}

@@ -1,0 +1,152 @@
+package skiff
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/address"
+)
+
+// weakness keeps a node from standing for election for a while. It goes on voting,
+// and raft's timeouts stay as they are: a node with a longer one would go on
+// believing in a leader that is dead, and refuse to vote for another. So it may
+// become a candidate, but asks nobody for a vote, and takes leadership from nobody.
+//
+// It is safe for concurrent use.
+type weakness struct {
+	mu    sync.Mutex
+	until time.Time
+	ended chan struct{} // closed when it ends early, or is replaced by another one
+}
+
+var errWeakened = errors.New("this node is weakened, and leaves elections to others")
+
+// begin replaces what is under way.
+func (w *weakness) begin(until time.Time) (ended <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.finish()
+	w.until, w.ended = until, make(chan struct{})
+	return w.ended
+}
+
+// end ends the weakness that begin has returned ended for.
+func (w *weakness) end(ended <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended == ended {
+		w.finish()
+	}
+}
+
+// finish is called with the lock held.
+func (w *weakness) finish() {
+	w.until = time.Time{}
+	if w.ended != nil {
+		close(w.ended)
+		w.ended = nil
+	}
+}
+
+func (w *weakness) active() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Before(w.until)
+}
+
+// check says why the node must not stand for election, if it must not.
+func (w *weakness) check() error {
+	if w.active() {
+		return errWeakened
+	}
+	return nil
+}
+
+// Weaken makes the node leave elections to others for d, or until it learns of
+// another leader than at the beginning: it neither stands for election, whatever
+// times out, nor takes leadership that is handed to it. It goes on to vote, and to
+// serve. A leader hands over first; Weaken returns when another one leads. State
+// says [StateWeakened] meanwhile, and [Weakened] is told.
+//
+// Another call replaces the time of an earlier one; d of 0 ends it. The only voter
+// cannot be weakened ([ErrQuorum]).
+func (n *Node) Weaken(ctx context.Context, d time.Duration) error {
+	return n.wrapNil("weaken", n.weaken(ctx, d))
+}
+
+func (n *Node) weaken(ctx context.Context, d time.Duration) error {
+	if err := n.begin(); err != nil {
+		return err
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	if d > 0 && len(n.otherVoters()) == 0 {
+		return fmt.Errorf("%w: there is no other voter", ErrQuorum)
+	}
+	until := time.Now().Add(d)
+	ended := n.weakness.begin(until)
+	if n.raft.State() == raft.Leader {
+		if err := n.transferTo(ctx, "", n.address); err != nil && !errors.Is(err, ErrNoLeader) {
+			n.weakness.end(ended)
+			return err
+		}
+	}
+	if d <= 0 {
+		n.weakness.end(ended)
+		return nil
+	}
+	n.emit(Weakened{Until: until})
+	leader := n.leader()
+	n.wg.Go(func() { n.watchWeakness(leader, until, ended) })
+	return nil
+}
+
+// watchWeakness ends a weakness when it is over.
+func (n *Node) watchWeakness(leader string, until time.Time, ended <-chan struct{}) {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	for {
+		changed := n.leaderChanged()
+		if now := n.leader(); now != "" && now != leader {
+			n.weakness.end(ended)
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			n.weakness.end(ended)
+		case <-ended:
+			return
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// weakenAt weakens the node at address, this one or another.
+func (n *Node) weakenAt(ctx context.Context, addr string, d time.Duration) error {
+	peer, err := address.Canonical(addr)
+	if err != nil {
+		return &OptionError{"address", err.Error()}
+	}
+	if peer == n.address {
+		return n.Weaken(ctx, d)
+	}
+	ms := uint64(max(d, 0).Milliseconds())
+	_, err = n.peers.call(ctx, peer, methodWeaken, binary.BigEndian.AppendUint64(nil, ms))
+	return n.wrapNil("weaken "+peer, decodeError(err))
+}
+
+func (n *Node) serveWeaken(ctx context.Context, payload []byte) ([]byte, error) {
+	if len(payload) != 8 {
+		return nil, errMalformed
+	}
+	ms := min(binary.BigEndian.Uint64(payload), 1<<40)
+	return nil, encodeError(n.weaken(ctx, time.Duration(ms)*time.Millisecond))
+}
