@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+
+	"github.com/multiformats/go-multiaddr"
 
 	"github.com/skiffdb/skiff"
 )
@@ -130,4 +134,136 @@ func TestLostDiskAndKilledAgain(t *testing.T) {
 	c.waitReady()
 	c.wantEverywhere("k", value)
 	c.wantSameState()
+}
+
+// The others tell of it.
+func TestLostDiskIsTold(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	lost := c.follower()
+	events := c.node(c.leader()).Subscribe(10, skiff.KindReadmitted, skiff.KindJoined, skiff.KindLeft)
+	c.kill(lost)
+	c.start(lost) // which is nothing special
+	c.waitReady()
+	c.kill(lost)
+	c.wipe(lost)
+	c.start(lost)
+	c.waitReady()
+	if e := next[skiff.Readmitted](t, events); e.Peer != c.addrs[lost] {
+		t.Errorf("told of %+v", e)
+	}
+	select {
+	case e := <-events.C:
+		t.Errorf("told of %#v", e)
+	default:
+	}
+}
+
+// signpost sends those who dial an address elsewhere, as a name does that gets
+// another IP address.
+type signpost struct {
+	skiff.Transport
+	from, to string
+	on       *atomic.Bool
+}
+
+func (s signpost) Dial(ctx context.Context, a multiaddr.Multiaddr) (net.Conn, error) {
+	if s.on.Load() && a.String() == s.from {
+		a = multiaddr.StringCast(s.to)
+	}
+	return s.Transport.Dial(ctx, a)
+}
+
+// twins is a cluster of three, one of whose members runs twice: the other process
+// has an empty directory, and listens where the signpost points to.
+type twins struct {
+	*cluster
+	first int // the member's number
+	on    atomic.Bool
+	host  string // of the second process
+}
+
+func newTwins(t *testing.T) *twins {
+	const elsewhere = "/ip4/10.0.9.9/tcp/9490"
+	w := &twins{cluster: prepareCluster(t, 3, nil), host: elsewhere}
+	w.changeNode = func(_ int, o *skiff.Options) {
+		o.Transport = signpost{o.Transport, w.addrs[0], elsewhere, &w.on}
+	}
+	for i := range 3 {
+		w.start(i)
+	}
+	w.waitReady()
+	return w
+}
+
+// second starts the second process.
+func (w *twins) second() *skiff.Node {
+	o := w.options
+	o.Dir, o.Listen, o.Transport = w.t.TempDir(), w.host, w.net.Host(w.host)
+	o.Peers = []string{w.addrs[1], w.addrs[2]}
+	n, err := skiff.New(w.addrs[0], o)
+	if err == nil {
+		err = n.Start(testContext(w.t))
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := n.Stop(testContext(w.t)); err != nil {
+			w.t.Error(err)
+		}
+	})
+	return n
+}
+
+// Of two processes that claim one address, the second is told so, and the first
+// goes on.
+func TestTheSecondAtAnAddressIsTold(t *testing.T) {
+	t.Parallel()
+	w := newTwins(t)
+	second := w.second()
+	if err := second.WaitReady(testContext(t)); !errors.Is(err, skiff.ErrRefused) {
+		t.Errorf("WaitReady: %v", err)
+	}
+	w.wantEverywhere("k", w.put(0, "k"))
+	if err := w.node(0).Err(); err != nil {
+		t.Errorf("the first has ended: %v", err)
+	}
+}
+
+// When the first cannot be seen any more, the second is admitted in its place, and
+// the first is kept out from then on: what it still promises is not the member's.
+func TestTheFirstAtAnAddressIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := newTwins(t)
+	value := w.put(0, "k")
+	others := []string{w.addrs[1], w.addrs[2]}
+	w.net.Partition(append(w.addrs, w.host), w.addrs[:1], append(others, w.host))
+	w.on.Store(true)
+	second := w.second()
+	if err := second.WaitReady(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := second.DB().Get([]byte("k"), nil); err != nil || string(got) != value {
+		t.Errorf("the second has %q, %v", got, err)
+	}
+	term := second.Term()
+	events := w.node(0).Subscribe(10, skiff.KindRemoved)
+	w.net.Heal()
+	next[skiff.Removed](t, events)
+	<-w.node(0).Done()
+	if err := w.node(0).Err(); !errors.Is(err, skiff.ErrReplaced) {
+		t.Errorf("the first has ended with %v", err)
+	}
+	w.stop(0)
+	if err := w.newNode(0).Start(testContext(t)); !errors.Is(err, skiff.ErrRemoved) {
+		t.Errorf("the first started again: %v", err)
+	}
+	if now := second.Term(); now != term {
+		t.Errorf("the first has disturbed: the term went from %d to %d", term, now)
+	}
+	w.kill(1) // the second is a full member
+	if err := second.DB().Put([]byte("k"), []byte("last"), nil); err != nil {
+		t.Error(err)
+	}
 }
