@@ -52,11 +52,16 @@ type Problem struct {
 	// leaves, though it may have come otherwise. Of all other problems the way out is
 	// to wipe the directory and let the node rejoin.
 	Repairable bool `json:"repairable"`
+	// Recovering: a [Recover] was interrupted. The way out is to run it again.
+	Recovering bool `json:"recovering,omitempty"`
 }
 
 // String names the file and what to do.
 func (p Problem) String() string {
-	if p.Repairable {
+	switch {
+	case p.Recovering:
+		return fmt.Sprintf("%s: %s", p.File, p.Text)
+	case p.Repairable:
 		return fmt.Sprintf("%s: %s; the next start repairs it from the log", p.File, p.Text)
 	}
 	return fmt.Sprintf("%s: %s; %s", p.File, p.Text, wayOut)
@@ -90,6 +95,8 @@ type checker struct {
 
 	store *storage.Store // nil if it cannot be read
 	log   raft.LogStore  // nil if it cannot be read
+
+	recovery *datadir.Recovery // that is under way; nil if none is
 }
 
 func (c *checker) run() error {
@@ -98,6 +105,11 @@ func (c *checker) run() error {
 		return dirError(err)
 	}
 	defer func() { _ = release() }() // nothing was written
+	return c.examine()
+}
+
+// examine reads all of a directory that is held.
+func (c *checker) examine() error {
 	if err := c.identity(); err != nil {
 		return err
 	}
@@ -182,6 +194,9 @@ func (c *checker) identity() error {
 	}
 	r := &c.report
 	r.Format, r.Address, r.ClusterID, r.Incarnation, r.LogStore = id.Format, id.Address, id.ClusterID, id.Incarnation, LogStore(id.LogStore)
+	if c.recovery = id.Recovery; c.recovery != nil {
+		r.Problems = append(r.Problems, Problem{File: c.path("skiff.json"), Text: datadir.ErrRecovering.Error(), Recovering: true})
+	}
 	if r.LogStore == "" {
 		r.LogStore = LogStoreWAL
 		if _, err := os.Stat(logPath(c.path("raft"), LogStoreBolt)); err == nil {
@@ -272,10 +287,15 @@ func (c *checker) positions() error {
 		return err
 	}
 	// A crash can keep the id from being noted in skiff.json.
-	if known := c.report.ClusterID; known != "" && id != nil && known != hex.EncodeToString(id) {
+	if known := c.report.ClusterID; known != "" && id != nil && known != hex.EncodeToString(id) && !c.recovers(id) {
 		return fmt.Errorf("the state is of cluster %x, the directory of %s", id, known)
 	}
 	return nil
+}
+
+// recovers tells whether a recovery is under way that gives the state this id.
+func (c *checker) recovers(id []byte) bool {
+	return c.recovery != nil && c.recovery.ClusterID == hex.EncodeToString(id)
 }
 
 func (c *checker) content() error {

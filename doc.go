@@ -41,6 +41,7 @@
 // snapshot.go marks how far its state is durable, retention.go says what of the log
 // stays behind, install.go sends whole states to followers that are too far behind,
 // network.go listens, events.go tells what happens. check.go verifies a directory
-// whose node is down. client.go and remoteview.go are the other end of rpc.go, in a
+// whose node is down, and recover.go makes a new cluster of one that has survived
+// alone. client.go and remoteview.go are the other end of rpc.go, in a
 // process that dialled.
 package skiff

@@ -59,7 +59,7 @@ var (
 	ErrPeersDisagree = errors.New("nodes list different peers")
 
 	// ErrNotMember says that an existing cluster answered that does not know this
-	// node as a member.
+	// node as a member, or that a data directory has never been a member's.
 	ErrNotMember = errors.New("not a member of the cluster")
 
 	// ErrRemoved says that the node was removed from its cluster, or has left it. It
@@ -86,6 +86,10 @@ var (
 	// ErrMismatch says that a data directory belongs to another address, cluster,
 	// log store or format than the one it was opened with.
 	ErrMismatch = errors.New("data directory does not match")
+
+	// ErrRecovering says that a [Recover] of the data directory was interrupted. It
+	// has to be run again before a node can start there.
+	ErrRecovering = errors.New("data directory is being recovered")
 
 	// ErrCorrupt says that persisted data is damaged or has a hole. The text names
 	// the file and the way out.

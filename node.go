@@ -194,6 +194,8 @@ func dirError(err error) error {
 	switch {
 	case errors.As(err, &inUse):
 		return fmt.Errorf("%w: %w", ErrInUse, err)
+	case errors.Is(err, datadir.ErrRecovering):
+		return fmt.Errorf("%w: %w", ErrRecovering, err)
 	case errors.Is(err, datadir.ErrForeign):
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	case errors.As(err, &mismatch):

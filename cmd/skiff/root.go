@@ -76,7 +76,7 @@ JSON: a key or value that is not valid UTF-8 stands in base64 under "key_b64" or
   skiff get greeting`
 	root.Version = skiff.Version
 	root.SetVersionTemplate("skiff {{.Version}}\n")
-	addGroup(root, "Nodes:", newDemoCmd(e), newServeCmd(e), newCheckCmd(e))
+	addGroup(root, "Nodes:", newDemoCmd(e), newServeCmd(e), newCheckCmd(e), newRecoverCmd(e))
 	return root
 }
 

@@ -45,6 +45,11 @@ func TestUsageErrors(t *testing.T) {
 		{"check", "."},
 		{"check", "no such directory"},
 		{"check", ".", "-o", "raw"},
+		{"recover"},
+		{"recover", "."},
+		{"recover", ".", "--as-single"},
+		{"recover", ".", "--as-single", "--yes"},
+		{"recover", ".", "--as-single", "--yes", "-o", "raw"},
 	} {
 		if r := nobody.run(t, args...); r.code != 2 || r.stdout != "" || !strings.Contains(r.stderr, "--help' for usage") {
 			t.Errorf("skiff %q: %+v", args, r)

@@ -40,7 +40,8 @@ type Dir struct {
 
 // Open locks the directory for this process and checks that it belongs to address
 // and logStore. A directory that is missing or empty becomes theirs. Errors are
-// [*InUseError], [*MismatchError], [*CorruptError], [ErrForeign] or of the file system.
+// [*InUseError], [*MismatchError], [*CorruptError], [ErrForeign], [ErrRecovering] or of
+// the file system.
 func Open(path, address, logStore string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -194,6 +195,9 @@ func (d *Dir) load(address, logStore string) error {
 		if f.have != f.want {
 			return &MismatchError{Dir: d.path, Field: f.field, Have: f.have, Want: f.want}
 		}
+	}
+	if have.Recovery != nil {
+		return fmt.Errorf("data directory %s: %w", d.path, ErrRecovering)
 	}
 	d.identity = have
 	return nil

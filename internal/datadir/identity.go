@@ -30,6 +30,9 @@ type Identity struct {
 	MovedFrom string `json:"moved_from,omitempty"`
 	// Gone says that the node is no member any more, and why.
 	Gone string `json:"gone,omitempty"`
+
+	// Recovery is under way; nil if none is.
+	Recovery *Recovery `json:"recovery,omitempty"`
 }
 
 // The values of Identity.Gone.
@@ -100,6 +103,11 @@ func (id Identity) validate() error {
 	}
 	if _, err := hex.DecodeString(id.ClusterID); err != nil {
 		return fmt.Errorf(`"cluster_id" %q is not hexadecimal`, id.ClusterID)
+	}
+	if r := id.Recovery; r != nil {
+		if raw, err := hex.DecodeString(r.ClusterID); err != nil || len(raw) == 0 || r.Index == 0 || r.Term == 0 {
+			return fmt.Errorf(`"recovery" %+v is incomplete`, *r)
+		}
 	}
 	return nil
 }

@@ -221,8 +221,11 @@ func (s *Store) write(b *Batch, wo *opt.WriteOptions) error {
 
 // Mark makes all writes so far durable and records the marker of a snapshot. It
 // may be called while another goroutine writes.
-func (s *Store) Mark(m Marker) error {
-	var b Batch
+func (s *Store) Mark(m Marker) error { return s.WriteMarked(&Batch{}, m) }
+
+// WriteMarked is [Store.Write] and [Store.Mark] in one: a crash leaves both or
+// neither.
+func (s *Store) WriteMarked(b *Batch, m Marker) error {
 	if err := b.setSystem(keyMarker, &m); err != nil {
 		return err
 	}
@@ -230,5 +233,5 @@ func (s *Store) Mark(m Marker) error {
 		return err
 	}
 	defer s.mu.RUnlock()
-	return s.write(&b, &opt.WriteOptions{Sync: true})
+	return s.write(b, &opt.WriteOptions{Sync: true})
 }
