@@ -133,19 +133,20 @@ func goCommand(t *testing.T, program string, args ...string) {
 	}
 }
 
-// shellScript runs the cluster of the README: first the block that starts it, then,
-// when all nodes have said that they are ready, the one that uses it.
+// shellScript comes before the README's blocks. await waits until so many nodes
+// more have said that they are ready, or waiting.
 const shellScript = `set -e
 mkfifo log
 exec 3<>log
-%s
-trap 'nodes=$(jobs -p); kill $nodes; wait $nodes' EXIT
-ready=0
-while [ $ready -lt 3 ]; do
-	read -r line <&3
-	case $line in ready*) ready=$((ready + 1)) ;; esac
-done
-%s`
+trap 'nodes=$(jobs -p); kill $nodes || true; wait $nodes' EXIT
+await() {
+	n=0
+	while [ $n -lt $1 ]; do
+		read -r line <&3
+		case $line in "$2 "*) n=$((n + 1)) ;; esac
+	done
+}
+`
 
 // TestReadmeShell runs the shell blocks as one script, but for the two commands
 // at the top: the demo runs on its own, and go test is running now.
@@ -154,8 +155,8 @@ func TestReadmeShell(t *testing.T) {
 		t.Skip("the README's shell blocks need bash, which is not here")
 	}
 	blocks := readmeBlocks(t, "sh")
-	if len(blocks) != 4 || blocks[0] != "go run ./cmd/skiff demo\n" || blocks[1] != "go test ./...\n" {
-		t.Fatalf("README's shell blocks are not the two commands and the two of the cluster: %q", blocks)
+	if len(blocks) != 7 || blocks[0] != "go run ./cmd/skiff demo\n" || blocks[1] != "go test ./...\n" {
+		t.Fatalf("README's shell blocks are not the two commands, two of a small cluster and three of a growing one: %q", blocks)
 	}
 	demo := exec.CommandContext(testContext(t), "go", "run", "./cmd/skiff", "demo")
 	demo.Stdin = strings.NewReader("put k v\nget k\n")
@@ -167,25 +168,46 @@ func TestReadmeShell(t *testing.T) {
 	if out, err := exec.CommandContext(testContext(t), "go", "build", "-o", dir, "./cmd/skiff").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	serve := strings.ReplaceAll(strings.TrimPrefix(blocks[2], "go install ./cmd/skiff\n"), " &\n", " 2>>log &\n")
-	script := fmt.Sprintf(shellScript, serve, blocks[3])
-	for i, a := range freeAddresses(t, 3) {
+	t.Run("a small cluster", func(t *testing.T) {
+		serve := strings.TrimPrefix(blocks[2], "go install ./cmd/skiff\n")
+		serve = strings.ReplaceAll(serve, " &\n", " 2>>log &\n") + "await 3 ready\n"
+		out := runReadme(t, dir, serve+blocks[3])
+		for _, want := range []string{`"value":"Ada"`, `"value":"Grace"`, "voter"} {
+			if !bytes.Contains(out, []byte(want)) {
+				t.Errorf("%q is not in the output:\n%s", want, out)
+			}
+		}
+	})
+	t.Run("a growing cluster", func(t *testing.T) {
+		script := strings.Join(blocks[4:], "echo and then\n")
+		script = strings.ReplaceAll(script, " --standby &\n", " --standby 2>>log &\nawait 1 waiting\n")
+		script = strings.ReplaceAll(script, " m0 &\n", " m0 2>>log &\nawait 1 ready\n")
+		out := runReadme(t, dir, script)
+		parts := strings.Split(string(out), "and then\n")
+		if len(parts) != 3 || strings.Count(parts[1], " voter") != 5 || strings.Count(parts[2], " voter") != 5 || !strings.HasPrefix(parts[2], "Ada") {
+			t.Errorf("%s", out)
+		}
+	})
+}
+
+// runReadme runs a script with ports of its own, in a directory of its own.
+func runReadme(t *testing.T, bin, script string) []byte {
+	t.Helper()
+	script = shellScript + script
+	for i, a := range freeAddresses(t, 6) {
 		script = strings.ReplaceAll(script, fmt.Sprintf("/ip4/127.0.0.1/tcp/949%d", i), a)
+		script = strings.ReplaceAll(script, fmt.Sprintf("/ip4/127.0.0.1/tcp/950%d", i), a)
 	}
-	out, err := runScript(testContext(t), dir, script)
+	out, err := runScript(testContext(t), bin, t.TempDir(), script)
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, script, out)
 	}
-	for _, want := range []string{`"value":"Ada"`, `"value":"Grace"`, "voter"} {
-		if !bytes.Contains(out, []byte(want)) {
-			t.Errorf("%q is not in the output:\n%s", want, out)
-		}
-	}
+	return out
 }
 
-func runScript(ctx context.Context, dir, script string) ([]byte, error) {
+func runScript(ctx context.Context, bin, dir, script string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 	return cmd.CombinedOutput()
 }

@@ -129,11 +129,13 @@ func refuseDamaged(ctx context.Context, dir string) error {
 // been applied to it; then the log, which is in the state, is emptied; and last
 // skiff.json lets nodes in again.
 type recovery struct {
-	self   string
-	plan   datadir.Recovery
-	store  *storage.Store
-	log    *raftLog
-	stable raft.StableStore
+	self string
+	plan datadir.Recovery
+	// incarnation is the directory's, which counts from now on.
+	incarnation wire.Incarnation
+	store       *storage.Store
+	log         *raftLog
+	stable      raft.StableStore
 
 	// begin and end write skiff.json.
 	begin func(datadir.Recovery) error
@@ -176,11 +178,14 @@ func (r *recovery) prepare(id datadir.Identity) error {
 	if err := checkContinuity(r.store, r.log); err != nil {
 		return err
 	}
+	if _, err := hex.Decode(r.incarnation[:], []byte(id.Incarnation)); err != nil {
+		return err
+	}
 	if id.Recovery != nil {
 		r.plan = *id.Recovery
 		return nil
 	}
-	s := &survey{self: r.self, plan: datadir.Recovery{ClusterID: randomHex(len(wire.ClusterID{})), OldClusterID: id.ClusterID}}
+	s := &survey{self: r.self, before: id.MovedFrom, plan: datadir.Recovery{ClusterID: randomHex(len(wire.ClusterID{})), OldClusterID: id.ClusterID}}
 	if err := s.state(r.store); err != nil {
 		return err
 	}
@@ -270,6 +275,7 @@ func (r *recovery) found(context.Context) error {
 	}})}
 	var b storage.Batch
 	b.SetClusterID(id)
+	b.SetAdmitted(r.self, r.incarnation[:])
 	if err := errors.Join(b.SetApplied(at), b.SetConfiguration(c)); err != nil {
 		return err
 	}

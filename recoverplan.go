@@ -16,8 +16,9 @@ import (
 
 // survey is what the plan is made from.
 type survey struct {
-	self string
-	plan datadir.Recovery
+	self   string
+	before string // its address in the cluster, if it is another one still
+	plan   datadir.Recovery
 
 	reached storage.Position // by the state
 	term    uint64           // the highest seen
@@ -58,17 +59,12 @@ func (s *survey) configuration(c storage.Configuration) error {
 	if c.Index == 0 {
 		return nil
 	}
-	var members []string
-	err := survive(func() error { // raft's decoder panics
-		for _, server := range raft.DecodeConfiguration(c.Data).Servers {
-			members = append(members, string(server.ID))
-		}
-		return nil
-	})
+	decoded, err := decodeConfiguration(c.Data)
 	if err != nil {
 		return err
 	}
-	s.member = s.member || slices.Contains(members, s.self)
+	members := addresses(decoded.Servers)
+	s.member = s.member || slices.Contains(members, s.self) || slices.Contains(members, s.before)
 	if c.Index >= s.config {
 		slices.Sort(members)
 		s.config, s.plan.Members = c.Index, members

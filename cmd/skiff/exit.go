@@ -18,7 +18,7 @@ const exitCodesHelp = `Exit codes:
   2  wrong usage
   3  not found
   4  conflict: another write got in between, nothing was applied
-  5  no leader, or the cluster is unhealthy
+  5  no leader, or the cluster is unhealthy, or would be
   6  node unreachable
   7  refused: another cluster, protocol version or node than expected`
 
@@ -36,12 +36,14 @@ func outcomeOf(err error) outcome {
 		return outcome{0, "ok"}
 	case errors.As(err, &usage), errors.As(err, &option):
 		return outcome{2, "usage"}
-	case errors.Is(err, leveldb.ErrNotFound):
+	case errors.Is(err, leveldb.ErrNotFound), errors.Is(err, skiff.ErrNotMember):
 		return outcome{3, "not_found"}
 	case errors.Is(err, skiff.ErrConflict):
 		return outcome{4, "conflict"}
 	case errors.Is(err, skiff.ErrNoLeader):
 		return outcome{5, "no_leader"}
+	case errors.Is(err, skiff.ErrQuorum):
+		return outcome{5, "quorum"}
 	case errors.Is(err, errUnhealthy):
 		return outcome{5, "unhealthy"}
 	case errors.Is(err, skiff.ErrUnreachable):

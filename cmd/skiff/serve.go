@@ -22,7 +22,9 @@ func newServeCmd(e *env) *cobra.Command {
 hands over leadership and stops. A second signal ends it at once, which is safe too.
 
 All nodes of a new cluster are given each other as --peer; from then on the data directory
-knows the members. The log goes to standard error, and so does one line that begins with
+knows the members. A node that comes later is given members to --join, or waits as --standby,
+which it says in a line that begins with "waiting", until "skiff join" names it. A node with its data directory at a new ADDRESS is told the one
+before as --moved-from, once. The log goes to standard error, and so does one line that begins with
 "ready" as soon as there is a leader with a majority.`,
 		Example: `  skiff serve /ip4/127.0.0.1/tcp/9490 --dir data/n0
   skiff serve /dns4/a.example/tcp/9490 --listen /ip4/0.0.0.0/tcp/9490 --dir /var/lib/skiff \
@@ -36,6 +38,13 @@ knows the members. The log goes to standard error, and so does one line that beg
 	flags.StringVar(&o.Dir, "dir", "", "data `directory`")
 	flags.BoolVar(&o.InMemory, "in-memory", false, "keep nothing on disk: after a stop the node gets everything from the others")
 	flags.StringSliceVar(&o.Peers, "peer", nil, "`address` of another initial member, or several")
+	flags.StringSliceVar(&o.Join, "join", nil, "`address` of a member of the cluster to join, or several")
+	flags.BoolVar(&o.Standby, "standby", false, "wait until a member takes the node in")
+	flags.BoolVar(&o.Nonvoter, "nonvoter", false, "with --join: become a read replica, which does not vote")
+	flags.BoolVar(&o.LeaveOnStop, "leave-on-stop", false, "leave the cluster before stopping")
+	flags.StringVar(&o.MovedFrom, "moved-from", "", "`address` that the data directory was used with so far")
+	flags.IntVar(&o.MinConsensus, "min-consensus", 0, "voters that have to be reachable until the node is ready (default a majority)")
+	flags.DurationVar(&o.InactivityTimeout, "inactivity-timeout", 0, "idleness after which a connection is closed (default 30s)")
 	flags.StringVar(&o.Listen, "listen", "", "`address` to listen on (default ADDRESS)")
 	addChoice(cmd, flags, &logStore, "log-store", "", "store under the raft log of a new data directory")
 	addChoice(cmd, flags, &logLevel, "log-level", "", "what to log")
@@ -70,6 +79,9 @@ func serve(ctx context.Context, e *env, address string, o skiff.Options) error {
 		return nil // told to end before it had begun
 	case err != nil:
 		return err
+	}
+	if o.Standby {
+		fmt.Fprintf(e.stderr, "waiting %s\n", node.Address())
 	}
 	err = watch(ctx, e, node)
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)

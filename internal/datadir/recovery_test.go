@@ -16,7 +16,7 @@ func TestRecovery(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "node")
 	d := mustOpen(t, path, addressA)
 	before := d.Identity()
-	if err := errors.Join(d.SetClusterID("ab"), d.SetAdmitted(3, 10)); err != nil {
+	if err := errors.Join(d.SetClusterID("ab"), d.Update(func(i *Identity) { i.AdmittedTerm, i.AdmittedIndex = 3, 10 })); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, d)
