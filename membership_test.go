@@ -514,6 +514,38 @@ func TestMove(t *testing.T) {
 	c.wantSameState()
 }
 
+// The only voter moves by itself, and takes its read replicas along.
+func TestMoveAlone(t *testing.T) {
+	t.Parallel()
+	for _, store := range []skiff.LogStore{skiff.LogStoreBolt, skiff.LogStoreWAL} {
+		for _, how := range []string{"stopped", "killed"} {
+			t.Run(how+" "+string(store), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 1, func(o *skiff.Options) { o.LogStore = store })
+				replica := c.add(standby)
+				c.join(0, replica, skiff.AsNonvoter)
+				value := c.put(0, "k")
+				if how == "stopped" { // and the log is in the state
+					c.stop(0)
+				} else {
+					c.kill(0)
+				}
+				old := c.addrs[0]
+				c.addrs[0] = "/ip4/10.0.1.1/tcp/9490"
+				c.joiners[0] = func(o *skiff.Options) { o.MovedFrom = old }
+				for range 2 {
+					c.start(0)
+					c.waitReady()
+					c.wantMembers([]int{0}, []int{replica})
+					c.wantEverywhere("k", value)
+					value = c.put(replica, "k")
+					c.kill(0)
+				}
+			})
+		}
+	}
+}
+
 // A member that still runs is not moved away from under itself.
 func TestMoveOfALivingMember(t *testing.T) {
 	t.Parallel()

@@ -246,6 +246,9 @@ func (n *Node) openState(context.Context) error {
 	if err := n.loadAdmission(); err != nil {
 		return err
 	}
+	if err := n.moveAlone(); err != nil {
+		return err
+	}
 	if err := n.syncDirs(); err != nil {
 		return err
 	}

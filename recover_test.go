@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 
@@ -161,7 +162,10 @@ func TestRecoverTellsWhatIsNotKnown(t *testing.T) {
 	for _, mode := range storeModes[:2] {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 3, mode.change)
+			c := newCluster(t, 3, func(o *skiff.Options) {
+				mode.change(o)
+				o.HeartbeatTimeout = time.Second // nobody else is elected while this goes on
+			})
 			leader := c.leader()
 			value := c.put(leader, "k")
 			large := bytes.Repeat([]byte("v"), 64<<10)
