@@ -101,14 +101,25 @@ func (n *Node) prepareToLead() {
 			err = n.nameCluster()
 		}
 		if err == nil && n.raft.CurrentTerm() == term {
-			n.leadership.readyTerm.Store(term)
-			n.logger.Info("leading", "term", term)
+			n.lead(term)
 			return
 		}
 		if n.retryPolicy().pause(n.ctx, min(try, 4), nil) != nil {
 			return
 		}
 	}
+}
+
+// lead begins to serve as the leader of a term, unless it has begun before: raft
+// may tell twice of one election.
+func (n *Node) lead(term uint64) {
+	if n.leadership.readyTerm.Load() == term {
+		return
+	}
+	n.logger.Info("leading", "term", term)
+	n.emit(Leading{}) // before it is Ready
+	n.leadership.readyTerm.Store(term)
+	n.readiness.look()
 }
 
 func (n *Node) nameCluster() error {

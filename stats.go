@@ -36,6 +36,7 @@ type Stats struct {
 	State     State  `json:"state"`
 	Term      uint64 `json:"term"`
 	Leader    string `json:"leader"` // empty if none is known
+	Ready     bool   `json:"ready"`  // the latest of the events Ready and NotReady
 	Peers     []Peer `json:"peers"`
 
 	LastIndex     uint64 `json:"last_index"`     // the last entry in the log
@@ -88,15 +89,7 @@ func (n *Node) State() State {
 		return StateStopped
 	}
 	defer n.ops.Done()
-	switch n.raft.State() {
-	case raft.Leader:
-		return StateLeader
-	case raft.Candidate:
-		return StateCandidate
-	case raft.Follower:
-		return StateFollower
-	}
-	return StateStopped
+	return n.stateOf(n.raft.State())
 }
 
 // Term is raft's current term; 0 if the node is not running.
@@ -124,6 +117,7 @@ func (n *Node) Stats() Stats {
 	}
 	s.Term = n.raft.CurrentTerm()
 	s.Leader = n.leader()
+	s.Ready = n.readiness.told()
 	s.Peers = n.peersOf(s.Leader)
 	s.LastIndex = n.raft.LastIndex()
 	s.CommitIndex = n.raft.CommitIndex()
