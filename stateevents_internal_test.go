@@ -30,13 +30,21 @@ func watchedNode(t *testing.T) (*Node, *Subscription) {
 // nextOf returns the next event of a kind.
 func nextOf(t *testing.T, s *Subscription, kind EventKind) Event {
 	t.Helper()
-	for e := range s.C {
-		if e.Kind() == kind {
-			return e
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		select {
+		case e, ok := <-s.C:
+			if !ok {
+				t.Fatalf("the node has stopped without %s", kind)
+			}
+			if e.Kind() == kind {
+				return e
+			}
+		case <-ctx.Done():
+			t.Fatalf("no %s", kind)
 		}
 	}
-	t.Fatalf("the node has stopped without %s", kind)
-	return nil
 }
 
 // A node that fails says why, that it has failed and is not ready; and, when it is
@@ -82,17 +90,21 @@ func TestWhatAHalfStartedNodeTells(t *testing.T) {
 	}
 	noError(t, n.close())
 	var last Event
-	state := StateStopped
+	states := []State{StateStopped}
 	for last = range s.C {
 		if e, ok := last.(StateChanged); ok {
-			if e.Old != state {
-				t.Errorf("it was %s, and %s→%s came", state, e.Old, e.New)
+			if before := states[len(states)-1]; e.Old != before {
+				t.Errorf("it was %s, and %s→%s came", before, e.Old, e.New)
 			}
-			state = e.New
+			states = append(states, e.New)
 		}
 	}
-	if last.Kind() != KindStopped || state != StateStopped {
-		t.Errorf("at the end: %+v in state %s", last, state)
+	if last.Kind() != KindStopped || len(states) < 3 || states[1] != StateFollower || states[len(states)-1] != StateStopped {
+		t.Errorf("it was %v, and then %s came", states, last.Kind())
+	}
+	// raft may have been about to change when it was shut down.
+	if s := n.stateOf(raft.Candidate); s != StateStopped {
+		t.Errorf("then it is %s", s)
 	}
 }
 
