@@ -72,9 +72,7 @@ func (c *calm) start(n *Node, change func()) {
 	for _, step := range []func(context.Context) error{n.listen, n.startRaft, n.serve} {
 		noError(c.t, step(c.ctx))
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.phase = running
+	n.run()
 }
 
 // elect makes a node the leader, on the word of another one.

@@ -382,6 +382,7 @@ func TestJournalCutOff(t *testing.T) {
 				}
 			}
 			n := d.c.newNode(0)
+			told := n.Subscribe(100)
 			err := n.Start(testContext(t))
 			if !repairable {
 				if !errors.Is(err, skiff.ErrCorrupt) || !strings.Contains(err.Error(), d.dir) {
@@ -391,6 +392,9 @@ func TestJournalCutOff(t *testing.T) {
 			}
 			if err != nil {
 				t.Fatal(err)
+			}
+			if e := next[skiff.Warning](t, told); !strings.Contains(e.Err.Error(), "the state ends early, and is repaired from the log: ") {
+				t.Errorf("warning: %v", e.Err)
 			}
 			if got, err := contentOf(n.DB().NewIterator(nil, nil)); err != nil || !maps.Equal(got, s.content) {
 				t.Errorf("%d keys, %v, want %d", len(got), err, len(s.content))

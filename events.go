@@ -53,20 +53,24 @@ func (i EventInfo) Info() EventInfo { return i }
 
 // What the node does.
 type (
-	// Started says that the node runs: it listens, and its state is loaded.
+	// Started says that the node runs: it listens, and its state is loaded. It is the
+	// first event; of what happened while it started is told right after it.
 	Started struct{ EventInfo }
 
-	// Stopped says that the node has stopped. It is the last event.
+	// Stopped says that the node has stopped and closed its files. It is the last
+	// event, whatever made the node stop, also when Start has failed.
 	Stopped struct{ EventInfo }
 
-	// Warning tells of trouble that the node goes on with, or that it has stopped
-	// itself for ([ErrFailed]).
+	// Warning tells of trouble that the node goes on with, or that it stops itself
+	// for, which is an [ErrFailed].
 	Warning struct {
 		EventInfo
 		Err error
 	}
 
-	// StateChanged says that the node does something else than before.
+	// StateChanged says that the node does something else than before, if only for a
+	// moment. Old is New of the event before; the first one leads from StateStopped to
+	// StateFollower, and the last one to StateStopped or StateFailed.
 	StateChanged struct {
 		EventInfo
 		Old, New State
@@ -77,17 +81,18 @@ type (
 	Leading struct{ EventInfo }
 
 	// NewLeader says that the node has heard of another leader than before, which
-	// may be itself.
+	// may be itself. That it knows of none meanwhile is told by NotReady.
 	NewLeader struct {
 		EventInfo
 		Leader string
 	}
 
 	// Ready says that the cluster can be used from this node: a leader is known and
-	// has a majority behind it, and [Options.MinConsensus] if that is more.
+	// has a majority behind it, and reaches [Options.MinConsensus] voters.
 	Ready struct{ EventInfo }
 
-	// NotReady says that this is no longer so.
+	// NotReady says that this is no longer so, as when the node stops. It and Ready
+	// take turns, Ready first.
 	NotReady struct{ EventInfo }
 
 	// Weakened says that the node leaves elections to others until then.

@@ -188,24 +188,45 @@ func ExampleErrUnknownOutcome() {
 	// Output: applied, and on disk at a majority
 }
 
-// A node tells what happens on it. Whoever does not receive in time misses events,
-// and never holds up the node.
+// A node tells what it does and what happens to it, to who subscribes before it is
+// started from the beginning. Whoever does not receive in time misses events, and
+// never holds up the node.
 func ExampleNode_Subscribe() {
 	ctx := context.Background()
-	node, stop := startExample(ctx)
-	defer stop()
+	dir, err := os.MkdirTemp("", "skiff")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	node, err := skiff.New("/unix"+filepath.Join(dir, "n0.sock"), skiff.Options{InMemory: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	sub := node.Subscribe(100)
 
-	sub := node.Subscribe(10, skiff.KindSnapshotTaken)
-	defer sub.Close()
-	if err := node.DB().Put([]byte("k"), []byte("v"), nil); err != nil {
-		log.Fatal(err)
+	for _, step := range []func(context.Context) error{node.Start, node.WaitReady, node.Stop} {
+		if err := step(ctx); err != nil {
+			log.Fatal(err)
+		}
 	}
-	if err := node.Snapshot(ctx); err != nil {
-		log.Fatal(err)
+	for event := range sub.C { // until the node has stopped
+		switch e := event.(type) {
+		case skiff.StateChanged:
+			fmt.Println(e.Kind(), "from", e.Old, "to", e.New)
+		case skiff.Warning:
+			fmt.Println(e.Kind(), e.Err)
+		case skiff.Started, skiff.Leading, skiff.Ready, skiff.NotReady, skiff.Stopped:
+			fmt.Println(e.Kind())
+		}
 	}
-	switch e := (<-sub.C).(type) {
-	case skiff.SnapshotTaken:
-		fmt.Println(e.Kind(), e.Index > 0)
-	}
-	// Output: snapshot taken true
+	// Output:
+	// started
+	// state changed from stopped to follower
+	// state changed from follower to candidate
+	// state changed from candidate to leader
+	// leading
+	// ready
+	// not ready
+	// state changed from leader to stopped
+	// stopped
 }

@@ -136,7 +136,7 @@ func TestSubscribe(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1, markersOnDemand)
 	n := c.node(0)
-	all, other, slow := n.Subscribe(10), n.Subscribe(10, skiff.KindInstalled), n.Subscribe(1, skiff.KindSnapshotTaken)
+	all, other, slow := n.Subscribe(100), n.Subscribe(10, skiff.KindInstalled), n.Subscribe(1, skiff.KindSnapshotTaken)
 	var indices []uint64
 	for i := range 3 {
 		c.put(0, fmt.Sprint(i))
@@ -157,10 +157,11 @@ func TestSubscribe(t *testing.T) {
 		t.Errorf("after Close came %+v, and %d were missed", e, slow.Missed())
 	}
 	c.stop(0)
-	for e := range all.C { // which has ended
-		if e.Kind() != skiff.KindSnapshotTaken {
-			t.Errorf("got %+v", e)
-		}
+	var last skiff.Event
+	for last = range all.C { // which has ended
+	}
+	if last.Kind() != skiff.KindStopped || all.Missed() > 0 {
+		t.Errorf("the last event was %+v, and %d were missed", last, all.Missed())
 	}
 	if e, ok := <-other.C; ok {
 		t.Errorf("got %+v, which was not asked for", e)

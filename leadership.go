@@ -102,14 +102,25 @@ func (n *Node) prepareToLead() {
 			err = n.nameCluster()
 		}
 		if err == nil && n.raft.CurrentTerm() == term {
-			n.leadership.readyTerm.Store(term)
-			n.logger.Info("leading", "term", term)
+			n.lead(term)
 			return
 		}
 		if n.retryPolicy().pause(n.ctx, min(try, 4), nil) != nil {
 			return
 		}
 	}
+}
+
+// lead begins to serve as the leader of a term, unless it has begun before: raft
+// may tell twice of one election.
+func (n *Node) lead(term uint64) {
+	if n.leadership.readyTerm.Load() == term {
+		return
+	}
+	n.logger.Info("leading", "term", term)
+	n.emit(Leading{}) // before it is Ready
+	n.leadership.readyTerm.Store(term)
+	n.readiness.look()
 }
 
 func (n *Node) nameCluster() error {
@@ -201,7 +212,7 @@ func (n *Node) handOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, n.options.ElectionTimeout)
 	defer cancel()
 	if err := n.transfer(ctx, ""); err != nil {
-		n.logger.Warn("leadership not handed over", "err", err)
+		n.warn(err, "leadership not handed over")
 	}
 }
 

@@ -32,6 +32,9 @@ type network struct {
 	client  func() (h wire.Handler, done func()) // for one from a client; done when it ends
 	install func(from string, c net.Conn) error  // for a state sent by a leader
 
+	// warn hears of trouble that the network goes on with.
+	warn func(err error, msg string, args ...any)
+
 	listener  net.Listener
 	raftConns chan net.Conn // handed over to raft's transport
 
@@ -45,8 +48,9 @@ type network struct {
 
 func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog.Logger) *network {
 	n := &network{
-		replaced: func(string, wire.Incarnation) bool { return false },
-		self:     self, listener: l, timeout: timeout, logger: logger,
+		self: self, listener: l, timeout: timeout, logger: logger,
+		warn:      func(error, string, ...any) {},
+		replaced:  func(string, wire.Incarnation) bool { return false },
 		raftConns: make(chan net.Conn),
 		conns:     map[net.Conn]struct{}{},
 	}
@@ -90,7 +94,7 @@ func (n *network) acceptLoop() {
 			return
 		}
 		// Out of file descriptors, say: go on when there are some again.
-		n.logger.Warn("accept failed", "err", err, "again_in", delay)
+		n.warn(err, "accept failed", "again_in", delay)
 		select {
 		case <-time.After(delay):
 			delay = min(2*delay, maxDelay)
@@ -175,7 +179,7 @@ func (n *network) handle(c net.Conn) {
 		n.serveConn(c, wire.Config{Handler: h, MaxFrame: maxClientFrame, MaxServing: maxClientRequests}, done)
 	case wire.KindInstall:
 		if err := n.install(p.From, c); err != nil {
-			n.logger.Warn("install failed", "from", p.From, "err", err)
+			n.warn(fmt.Errorf("from %s: %w", p.From, err), "install failed")
 		}
 		_ = c.Close() // the sender has its token, or will try again
 	}

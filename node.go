@@ -70,6 +70,8 @@ type Node struct {
 	admission   admission
 	membership  membership
 	weakness    weakness
+	told        telling
+	readiness   readiness
 	events      events
 
 	failure  atomic.Pointer[error]
@@ -115,6 +117,8 @@ func New(addr string, o Options) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.reads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.askReadIndex}
 	n.leads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.verifiedIndex}
+	n.readiness.checks = shared[struct{}]{ctx: n.ctx, wg: &n.wg, run: n.checkReady}
+	n.readiness.due = make(chan struct{}, 1)
 	n.leadership.init()
 	n.membership.init()
 	n.proposer = newProposer(n.ctx, n, n.retryPolicy())
@@ -146,12 +150,18 @@ func (n *Node) Start(ctx context.Context) error {
 		n.mu.Unlock()
 		return n.wrap("start", nil, errors.Join(err, n.close()))
 	}
-	n.mu.Lock()
-	n.phase = running
-	n.started = time.Now()
-	n.mu.Unlock()
+	n.run()
 	n.logger.Info("started", "dir", n.options.Dir, "applied", n.fsm.applied.value())
 	return nil
+}
+
+// run lets operations in, and tells so.
+func (n *Node) run() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.phase = running
+	n.started = time.Now()
+	n.events.open(n.stamp(Started{}))
 }
 
 func (n *Node) start(ctx context.Context) error {
@@ -224,7 +234,7 @@ func (n *Node) openState(context.Context) error {
 		return stateError(err)
 	}
 	for _, cut := range store.Cut() {
-		n.logger.Warn("the state ends early, and is repaired from the log", "err", cut)
+		n.warn(cut, "the state ends early, and is repaired from the log")
 	}
 	n.fsm, err = newFSM(store, n.setClusterID, n.fail)
 	if err != nil {
@@ -291,6 +301,7 @@ func (n *Node) listen(ctx context.Context) error {
 	n.network.rpc = func() wire.Handler { return n.serveNode }
 	n.network.client = n.serveClient
 	n.network.install = n.receiveState
+	n.network.warn = n.warn
 	n.peers = newPeers(n.dialer(), wire.KindRPC)
 	return nil
 }
@@ -322,6 +333,8 @@ func (n *Node) startRaft(context.Context) (err error) {
 	log.running.Store(true)
 	n.raftRef.Store(n.raft)
 	n.endRaft = sync.OnceValue(n.raft.Shutdown)
+	n.beginTelling()
+	n.wg.Go(n.watchReady)
 	n.wg.Go(n.watchLeadership)
 	n.wg.Go(n.watchLogGrowth)
 	n.failing.Go(n.watchFailure)
@@ -410,7 +423,7 @@ func (n *Node) leavePhase(from, to phase) bool {
 func (n *Node) stopIdle() error {
 	if n.leavePhase(created, stopped) {
 		n.cancel(ErrNotRunning)
-		n.events.close()
+		n.events.close(n.stamp(Stopped{}))
 		return nil
 	}
 	n.mu.RLock()
@@ -514,7 +527,7 @@ func (n *Node) close() error {
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
 	}
-	n.events.close()
+	n.events.close(n.stamp(Stopped{}))
 	return errors.Join(errs...)
 }
 
@@ -561,6 +574,10 @@ func (n *Node) fail(err error) {
 	n.failOnce.Do(func() {
 		n.failure.Store(&err)
 		close(n.failed)
+		if !errors.Is(err, ErrRemoved) { // which is told by Removed
+			n.emit(Warning{Err: kindOf(err)})
+		}
+		n.tellState()
 	})
 }
 
@@ -605,9 +622,9 @@ func (n *Node) DB() *DB {
 	return newDB(&local{n}, n.options.RequestTimeout, n.options.limits())
 }
 
-// WaitReady returns when a leader is known and has a majority behind it, or with
-// an error when ctx ends or this node finds that it cannot become a member (see
-// [ErrPeersDisagree], [ErrNotMember]).
+// WaitReady returns when a leader is known and has a majority behind it, and
+// reaches [Options.MinConsensus] voters; or with an error when ctx ends or this node
+// finds that it cannot become a member (see [ErrPeersDisagree], [ErrNotMember]).
 func (n *Node) WaitReady(ctx context.Context) error {
 	if err := n.begin(); err != nil {
 		return n.wrap("wait until ready", nil, err)
@@ -621,6 +638,9 @@ func (n *Node) WaitReady(ctx context.Context) error {
 			return n.wrap("wait until ready", nil, err)
 		}
 		_, err := n.reads.do(ctx)
+		if err == nil {
+			_, err = n.readiness.checks.do(ctx)
+		}
 		if err == nil {
 			return nil
 		}
@@ -663,6 +683,7 @@ func (n *Node) watchLogGrowth() {
 		case <-n.stores.retaining.due:
 			err := n.await(n.ctx, func() error { return n.raft.Snapshot().Error() })
 			if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && n.ctx.Err() == nil {
+				// An event has come from the snapshot itself.
 				n.logger.Warn("no snapshot taken", "err", err)
 			}
 		case <-n.ctx.Done():

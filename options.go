@@ -72,9 +72,11 @@ type Options struct {
 	// one with the new address, which needs a leader. It may stay set afterwards.
 	MovedFrom string
 
-	// MinConsensus is how many voters, this node included if it is one, have to be
-	// reachable for the leader until the cluster is called ready ([Node.WaitReady],
-	// [Ready]). A majority always has to be. Default 0: no more than that.
+	// MinConsensus is how many voters have to be reachable for the leader, itself
+	// included, until this node calls the cluster ready ([Node.WaitReady], [Ready]):
+	// they have answered a heartbeat within HeartbeatTimeout, which is also how often
+	// that is looked at. Reads and writes do not wait for it. With more than the cluster
+	// has voters it is never ready. Default 0: a majority, which always has to be.
 	MinConsensus int
 
 	// InactivityTimeout is how long a connection between nodes may be idle before it

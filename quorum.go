@@ -58,9 +58,14 @@ func (a *acks) record(peer raft.ServerID, answered ack) {
 // majority tells whether a majority of the voters, this node being one that
 // agrees with itself, has answered a request for which ok holds.
 func (a *acks) majority(self raft.ServerID, servers []raft.Server, ok func(ack) bool) bool {
+	agree, voters := a.count(self, servers, ok)
+	return agree > voters/2
+}
+
+// count counts the voters, and those of them that majority is about.
+func (a *acks) count(self raft.ServerID, servers []raft.Server, ok func(ack) bool) (agree, voters int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	voters, agree := 0, 0
 	for _, s := range servers {
 		if s.Suffrage != raft.Voter {
 			continue
@@ -71,7 +76,7 @@ func (a *acks) majority(self raft.ServerID, servers []raft.Server, ok func(ack) 
 			agree++
 		}
 	}
-	return agree > voters/2
+	return agree, voters
 }
 
 // freshest is which of servers has answered last, any if none has.

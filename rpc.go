@@ -26,6 +26,7 @@ const (
 	methodPing byte = 1 // is the process alive?
 
 	// From node to node.
+	methodReach     byte = 9  // → how many voters answer; the receiver must lead
 	methodHello     byte = 10 // what are you a member of? → hello
 	methodPropose   byte = 11 // command → result; the receiver must lead
 	methodReadIndex byte = 12 // consistency → index; the receiver must lead
@@ -164,6 +165,9 @@ func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]by
 		}
 		index, err := n.leaderIndex(ctx, Consistency(payload[0]))
 		return binary.BigEndian.AppendUint64(nil, index), encodeError(err)
+	case methodReach:
+		reached, err := n.serveReach()
+		return reached, encodeError(err)
 	case methodAdmit:
 		entry, err := answer(payload, func(m memberID) (storage.Position, error) { return n.admit(ctx, m) })
 		return entry, encodeError(err)

@@ -136,6 +136,8 @@ func (m markerSnapshot) Persist(to raft.SnapshotSink) error {
 	s.marker.Applied = m.applied
 	start := time.Now()
 	if err := m.store.Mark(s.marker); err != nil {
+		err = fmt.Errorf("no snapshot taken at log index %d: %w", s.marker.Index, err)
+		m.emit(Warning{Err: err}) // raft tells its log only
 		return err
 	}
 	m.emit(SnapshotTaken{Index: s.marker.Index, Duration: time.Since(start)})

@@ -140,7 +140,7 @@ func (n *Node) seekPlace() {
 		var again errAskAgain
 		if !errors.As(err, &again) && n.ctx.Err() == nil {
 			n.bootstrap.refused(err)
-			n.logger.Warn("not taken in", "err", err)
+			n.warn(err, "not taken in")
 		}
 		c.Again = true
 		if retry.pause(n.ctx, try, n.membership.wake()) != nil {
@@ -221,7 +221,7 @@ func (n *Node) checkRoster() {
 	_, member := find(servers, n.address)
 	if member && n.membership.movingFrom() != "" {
 		if err := n.updateIdentity(func(i *datadir.Identity) { i.MovedFrom = "" }); err != nil {
-			n.logger.Warn("not recorded that the node has moved", "err", err)
+			n.warn(err, "not recorded that the node has moved")
 			return
 		}
 		n.membership.moving.Store(nil)
@@ -324,7 +324,7 @@ func (n *Node) leaveForGood(ctx context.Context) bool {
 		n.emit(Removed{})
 	}
 	if err != nil {
-		n.logger.Warn("stops without leaving", "err", err)
+		n.warn(err, "stops without leaving")
 	}
 	return err == nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -39,6 +38,7 @@ type Stats struct {
 	State     State  `json:"state"`
 	Term      uint64 `json:"term"`
 	Leader    string `json:"leader"` // empty if none is known
+	Ready     bool   `json:"ready"`  // the latest of the events Ready and NotReady
 	Peers     []Peer `json:"peers"`
 
 	LastIndex     uint64 `json:"last_index"`     // the last entry in the log
@@ -85,29 +85,13 @@ func (c Checksum) MarshalJSON() ([]byte, error) {
 // State tells what the node is doing.
 func (n *Node) State() State {
 	if failure := n.failure.Load(); failure != nil {
-		if errors.Is(kindOf(*failure), ErrFailed) {
-			return StateFailed
-		}
-		return StateRemoved
+		return stateAfter(*failure)
 	}
 	if n.begin() != nil {
 		return StateStopped
 	}
 	defer n.ops.Done()
-	state := n.raft.State()
-	switch {
-	case state == raft.Leader:
-		return StateLeader
-	case n.weakness.active():
-		return StateWeakened
-	}
-	switch state {
-	case raft.Candidate:
-		return StateCandidate
-	case raft.Follower:
-		return StateFollower
-	}
-	return StateStopped
+	return n.stateOf(n.raft.State())
 }
 
 // Term is raft's current term; 0 if the node is not running.
@@ -135,6 +119,7 @@ func (n *Node) Stats() Stats {
 	}
 	s.Term = n.raft.CurrentTerm()
 	s.Leader = n.leader()
+	s.Ready = n.readiness.told()
 	s.Peers = n.peersOf(s.Leader)
 	s.LastIndex = n.raft.LastIndex()
 	s.CommitIndex = n.raft.CommitIndex()

@@ -37,6 +37,8 @@ func (s *Subscription) Close() { s.from.end(s) }
 type events struct {
 	mu     sync.Mutex
 	subs   []*Subscription
+	early  []Event // came before open
+	opened bool
 	closed bool
 }
 
@@ -62,9 +64,35 @@ func (e *events) end(s *Subscription) {
 	}
 }
 
+// open delivers the first event, and those that came before it: they come from
+// parts of a node that were started before it could be used.
+func (e *events) open(first Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.deliver(first)
+	e.opened = true
+	e.deliverEarly()
+}
+
+func (e *events) deliverEarly() {
+	for _, event := range e.early {
+		e.deliver(event)
+	}
+	e.early = nil
+}
+
 func (e *events) emit(event Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.opened {
+		e.deliver(event)
+	} else {
+		e.early = append(e.early, event)
+	}
+}
+
+// deliver gives an event to who wants it; the caller holds the lock.
+func (e *events) deliver(event Event) {
 	for _, s := range e.subs {
 		if len(s.kinds) > 0 && !slices.Contains(s.kinds, event.Kind()) {
 			continue
@@ -77,10 +105,12 @@ func (e *events) emit(event Event) {
 	}
 }
 
-// close ends all subscriptions.
-func (e *events) close() {
+// close ends all subscriptions after the last event.
+func (e *events) close(last Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.deliverEarly() // of a node that could not be started
+	e.deliver(last)
 	for _, s := range e.subs {
 		close(s.c)
 	}
@@ -88,10 +118,12 @@ func (e *events) close() {
 }
 
 // emit tells of an event, now.
-func (n *Node) emit(e Event) {
+func (n *Node) emit(e Event) { n.events.emit(n.stamp(e)) }
+
+func (n *Node) stamp(e Event) Event {
 	info := EventInfo{Time: time.Now(), Node: n.address}
 	if r := n.raftRef.Load(); r != nil {
 		info.Term = r.CurrentTerm()
 	}
-	n.events.emit(e.stamped(info))
+	return e.stamped(info)
 }

@@ -92,6 +92,7 @@ func (n *Node) weaken(ctx context.Context, d time.Duration) error {
 	}
 	until := time.Now().Add(d)
 	ended := n.weakness.begin(until)
+	defer n.tellState()
 	if n.raft.State() == raft.Leader {
 		if err := n.transferTo(ctx, "", n.address); err != nil && !errors.Is(err, ErrNoLeader) {
 			n.weakness.end(ended)
@@ -110,6 +111,7 @@ func (n *Node) weaken(ctx context.Context, d time.Duration) error {
 
 // watchWeakness ends a weakness when it is over.
 func (n *Node) watchWeakness(leader string, until time.Time, ended <-chan struct{}) {
+	defer n.tellState()
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	for {
