@@ -36,12 +36,15 @@
 // The way of a read: read.go gets a read index from the leader and waits until
 // the local state has reached it; then local.go reads that state.
 //
-// A member's life: node.go starts and stops it, membership.go makes it part of a
-// cluster, admission.go keeps it from voting when it has lost its disk,
-// snapshot.go marks how far its state is durable, retention.go says what of the log
-// stays behind, install.go sends whole states to followers that are too far behind,
-// network.go listens, events.go tells what happens. check.go verifies a directory
-// whose node is down, and recover.go makes a new cluster of one that has survived
-// alone. client.go and remoteview.go are the other end of rpc.go, in a
-// process that dialled.
+// A member's life: node.go starts and stops it, bootstrap.go founds a cluster with
+// others, membership.go has the changes that a leader makes (join, leave, move),
+// roster.go what has been agreed on, standing.go what that means for the node itself,
+// admission.go keeps it from voting when it has lost its disk, weaken.go from being
+// elected. snapshot.go marks how far its state is durable, retention.go says what of
+// the log stays behind, install.go sends whole states to followers that are too far
+// behind, network.go listens. events.go has all that a node tells (stateevents.go,
+// ready.go), subscription.go brings it to who listens, stats.go has the figures.
+// check.go verifies a directory whose node is down, and recover.go makes a new cluster
+// of one that has survived alone. client.go and remoteview.go are the other end of
+// rpc.go, in a process that dialled.
 package skiff

@@ -43,6 +43,16 @@ var wrongOptions = []struct {
 	{"peer stands twice", "Peers[1]", peers("/ip4/10.0.0.2/tcp/9490", "/ip4/10.0.0.2/tcp/9490")},
 	{"peer stands twice, spelled differently", "Peers[1]", peers("/dns4/node/tcp/9490", "/dns4/NODE/tcp/9490")},
 
+	{"join is nonsense", "Join[0]", func(o *skiff.Options) { o.Join = []string{"node-2"} }},
+	{"joins itself", "Join[0]", func(o *skiff.Options) { o.Join = []string{ownAddress} }},
+	{"founds and joins", "Peers", func(o *skiff.Options) {
+		o.Peers, o.Join = []string{"/ip4/10.0.0.2/tcp/9490"}, []string{"/ip4/10.0.0.3/tcp/9490"}
+	}},
+	{"founds and stands by", "Peers", func(o *skiff.Options) { o.Peers, o.Standby = []string{"/ip4/10.0.0.2/tcp/9490"}, true }},
+	{"moved from nowhere", "MovedFrom", func(o *skiff.Options) { o.MovedFrom = "node-1" }},
+	{"negative consensus", "MinConsensus", func(o *skiff.Options) { o.MinConsensus = -1 }},
+	{"connections closed at once", "InactivityTimeout", func(o *skiff.Options) { o.InactivityTimeout = time.Millisecond }},
+
 	{"heartbeat too short", "HeartbeatTimeout", func(o *skiff.Options) { o.HeartbeatTimeout = time.Millisecond }},
 	{"negative heartbeat", "HeartbeatTimeout", func(o *skiff.Options) { o.HeartbeatTimeout = -time.Second }},
 	{"election too short", "ElectionTimeout", func(o *skiff.Options) { o.ElectionTimeout = time.Millisecond }},
