@@ -174,13 +174,12 @@ func (s signpost) Dial(ctx context.Context, a multiaddr.Multiaddr) (net.Conn, er
 	return s.Transport.Dial(ctx, a)
 }
 
-// twins is a cluster of three, one of whose members runs twice: the other process
-// has an empty directory, and listens where the signpost points to.
+// twins is a cluster of three, whose first member runs twice: the other process has
+// an empty directory, and listens where the signpost points to.
 type twins struct {
 	*cluster
-	first int // the member's number
-	on    atomic.Bool
-	host  string // of the second process
+	on   atomic.Bool
+	host string // of the second process
 }
 
 func newTwins(t *testing.T) *twins {
