@@ -36,7 +36,7 @@ func stoppedNode(t *testing.T) (address, dir string) {
 	if err := nodes[0].DB().Put([]byte("k"), []byte("v"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := nodes[0].ReadConsensus(timeout(t, 20*time.Second)); err != nil { // the others may have been faster
+	if err := nodes[0].ReadConsensus(timeout(t, 20*time.Second)); err != nil { // it may be the one that had it last
 		t.Fatal(err)
 	}
 	if r := cliOn(addresses[0]).with("yes\n").run(t, "recover", dir, "--as-single"); r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "in use") {
