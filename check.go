@@ -36,6 +36,7 @@ type CheckReport struct {
 	SnapshotIndex uint64 `json:"snapshot_index"` // the last entry covered by a snapshot
 	LogFirst      uint64 `json:"log_first"`      // 0 if the log is empty
 	LogLast       uint64 `json:"log_last"`
+	LogLastTerm   uint64 `json:"log_last_term"` // of the entry at LogLast
 
 	Keys uint64 `json:"keys"`
 	// Sum is what [Checksum.String] gives for the state; empty if it cannot be read.

@@ -58,7 +58,7 @@ func (c *checker) entries(path string) error {
 		}
 		term = entry.Term
 	}
-	c.report.Term = term // at least
+	c.report.Term, c.report.LogLastTerm = term, term // the node's is that at least
 	return nil
 }
 

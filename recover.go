@@ -42,8 +42,9 @@ type RecoverReport struct {
 // back, do that instead: Recover gives up promises.
 //
 //   - What the others had acknowledged and this directory never got is lost. Of
-//     several that are left, recover the one whose log goes furthest ([Check] tells),
-//     by term first, then by index.
+//     several that are left, recover the one whose last entry ([CheckReport].LogLast,
+//     or AppliedIndex where the log is empty) has the highest term, and among those
+//     the highest index: it has all that any of them has of what was acknowledged.
 //   - All that stands in its log is taken for agreed, also what never was: a write
 //     that failed, or whose outcome was unknown, may appear.
 //   - The new cluster has an id of its own, and no member of the old one can connect

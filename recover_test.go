@@ -147,12 +147,13 @@ func TestRecover(t *testing.T) {
 }
 
 // check wants the directory of node i, which is down, to be sound.
-func (c *cluster) check(i int) {
+func (c *cluster) check(i int) skiff.CheckReport {
 	c.t.Helper()
 	report, err := skiff.Check(testContext(c.t), c.dirOf(i))
 	if err != nil || slices.ContainsFunc(report.Problems, func(p skiff.Problem) bool { return !p.Repairable }) {
 		c.t.Errorf("check of node %d: %+v, %v", i, report, err)
 	}
+	return report
 }
 
 // What a leader had in its log, and nobody had acknowledged, appears, and is
@@ -194,7 +195,15 @@ func TestRecoverTellsWhatIsNotKnown(t *testing.T) {
 			}
 			c.net.Heal()
 
+			// Which of them has more of what was acknowledged can be seen before.
+			mine, theirs := c.check(leader), c.check(others[0])
+			if mine.LogLastTerm >= theirs.LogLastTerm || mine.LogLastTerm == 0 {
+				t.Errorf("the log of the old leader ends with term %d, that of another with %d", mine.LogLastTerm, theirs.LogLastTerm)
+			}
 			report := c.recover(leader)
+			if report.LastIndex != mine.LogLast || report.LastTerm != mine.LogLastTerm {
+				t.Errorf("%+v, and the directory was %+v", report, mine)
+			}
 			if report.Unapplied == 0 || report.LastIndex < report.AppliedIndex+report.Unapplied {
 				t.Errorf("%+v", report)
 			}

@@ -77,7 +77,7 @@ func printReportTable(w io.Writer, r skiff.CheckReport) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	log := "empty"
 	if r.LogLast > 0 {
-		log = fmt.Sprintf("%d to %d", r.LogFirst, r.LogLast)
+		log = fmt.Sprintf("%d to %d of term %d", r.LogFirst, r.LogLast, r.LogLastTerm)
 	}
 	for _, row := range []struct {
 		name  string

@@ -24,8 +24,9 @@ enough of them can be brought back, start those instead: this gives up promises.
 
 ` + recoverWords + `
 
-Of several directories that are left, recover the one whose log goes furthest, by term
-first and then by index: 'skiff check' tells.
+Of several directories that are left, recover the one whose log ends with the highest term,
+and among those the one whose log goes furthest. 'skiff check' tells; where the log is empty,
+the applied entry counts.
 
 The directory is read and verified before anything is changed; one that is damaged, in use,
 or has never been a member's is refused. If the command is interrupted, no node starts in
