@@ -235,6 +235,11 @@ func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 		refuse(wire.RefusedAddress, "this is %s, not %s", n.self, p.To)
 	case !mine.IsZero() && !p.ClusterID.IsZero() && mine != p.ClusterID:
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, not %s", n.self, mine, p.ClusterID)
+	case !mine.IsZero() && p.ClusterID.IsZero() && partOfRaft(p.Kind):
+		// Whoever has anything to tell to a node that knows its cluster knows it too:
+		// its id is the first thing that a cluster agrees on. This is another cluster,
+		// whose members have lost their disks and founded it just now.
+		refuse(wire.RefusedCluster, "%s belongs to cluster %s, and %s to none that has a name", n.self, mine, p.From)
 	case partOfRaft(p.Kind) && n.replaced(p.From, p.Incarnation):
 		refuse(wire.RefusedStale, "another process has taken the place of %s", p.From)
 	case p.Kind < wire.KindRaft || p.Kind > wire.KindInstall:
