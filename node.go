@@ -556,9 +556,9 @@ func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 func (n *Node) fail(err error) {
 	n.failOnce.Do(func() {
 		n.failure.Store(&err)
-		close(n.failed)
-		n.emit(Warning{Err: fmt.Errorf("%w: %w", ErrFailed, err)})
+		n.emit(Warning{Err: fmt.Errorf("%w: %w", ErrFailed, err)}) // the reason first
 		n.tellState()
+		close(n.failed)
 	})
 }
 
