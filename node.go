@@ -573,11 +573,11 @@ func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 func (n *Node) fail(err error) {
 	n.failOnce.Do(func() {
 		n.failure.Store(&err)
-		close(n.failed)
 		if !errors.Is(err, ErrRemoved) { // which is told by Removed
-			n.emit(Warning{Err: kindOf(err)})
+			n.emit(Warning{Err: kindOf(err)}) // the reason first
 		}
 		n.tellState()
+		close(n.failed)
 	})
 }
 

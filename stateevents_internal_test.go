@@ -148,8 +148,11 @@ func TestLeadingOnceInATerm(t *testing.T) {
 	if len(s.C) > 0 {
 		t.Errorf("it has led before, and %+v came", <-s.C)
 	}
-	c.elect(1, 2)
-	c.elect(0, 2)
+	for _, i := range []int{1, 0} {
+		noError(t, n.DB().Put([]byte("k"), nil, nil))
+		noError(t, c.nodes[i].ReadConsensus(c.ctx)) // it has all that a voter asks for
+		c.elect(i, 2)
+	}
 	if e := nextOf(t, s, KindLeading); e.Info().Term != n.raft.CurrentTerm() || len(s.C) > 0 {
 		t.Errorf("%+v came, and %d more", e, len(s.C))
 	}
@@ -189,4 +192,16 @@ func TestWarningOfASnapshotNotTaken(t *testing.T) {
 		t.Errorf("got %+v", e)
 	}
 	_ = n.Stop(t.Context()) // its state is closed already
+}
+
+// A follower sends nobody a message to know that the cluster is ready.
+func TestReadyWithoutAMessage(t *testing.T) {
+	t.Parallel()
+	c := newCalm(t, 3, nil)
+	n := c.nodes[1]
+	n.peers.close() // from here on each request would fail
+	noError(t, n.notReady(c.ctx))
+	if _, err := n.askReach(c.ctx, c.ctx, c.nodes[0].address); err == nil {
+		t.Error("a request was sent nevertheless")
+	}
 }
