@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/skiffdb/skiff/internal/address"
 )
 
 // Cluster changes the cluster that a [DB] belongs to, from a node or from a process
@@ -35,9 +37,21 @@ func (c Cluster) Weaken(ctx context.Context, address string, d time.Duration) er
 	return c.do(ctx, "weaken "+address, change{Op: opWeaken, Address: address, For: d})
 }
 
+// WaitFor is [Node.WaitFor], on the node that serves this handle.
+func (c Cluster) WaitFor(ctx context.Context, address string) error {
+	return c.do(ctx, "wait for "+address, change{Op: opWaitFor, Address: address})
+}
+
 func (c Cluster) do(ctx context.Context, op string, ch change) error {
 	if err := c.db.ok(); err != nil {
 		return err
+	}
+	if ch.Address != "" || ch.Op != opTransfer {
+		canonical, err := address.Canonical(ch.Address)
+		if err != nil {
+			return &OptionError{"address", err.Error()}
+		}
+		ch.Address = canonical
 	}
 	return c.db.wrap(op, c.db.backend.admin(ctx, ch))
 }

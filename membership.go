@@ -162,13 +162,14 @@ const (
 	opTransfer changeOp = 3
 	opMove     changeOp = 4
 	opWeaken   changeOp = 5 // asked of the node itself
+	opWaitFor  changeOp = 6 // asked of any node
 )
 
 func encodeChange(c change) ([]byte, error) { return msgpack.Marshal(&c) }
 
 // changeMembership asks leaders for a change until one has answered, or ctx ends.
 func (n *Node) changeMembership(ctx context.Context, op string, c change) (err error) {
-	if c.Address != "" {
+	if c.Address != "" || c.Op != opTransfer {
 		op += " " + c.Address
 		if c.Address, err = address.Canonical(c.Address); err != nil {
 			return &OptionError{"address", err.Error()}
@@ -558,6 +559,8 @@ func (n *Node) admin(ctx context.Context, c change) error {
 		return n.TransferLeadership(ctx, c.Address)
 	case opWeaken:
 		return n.weakenAt(ctx, c.Address, c.For)
+	case opWaitFor:
+		return n.WaitFor(ctx, c.Address)
 	}
 	return fmt.Errorf("%w: %d", errMalformed, c.Op)
 }

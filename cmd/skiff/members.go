@@ -109,6 +109,24 @@ new leader. It goes on to vote and to serve. A leader hands over first.`,
 	return cmd
 }
 
+func newWaitCmd(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "wait ADDRESS",
+		Short: "Wait until a node has everything",
+		Long: `Wait until the node at ADDRESS has applied everything that had been acknowledged anywhere in
+the cluster before. Stale reads there see it then.`,
+		Example: `  skiff wait /ip4/10.0.0.2/tcp/9490 && skiff get k --node /ip4/10.0.0.2/tcp/9490 --consistency stale`,
+		Args:    cobra.ExactArgs(1),
+	}
+	c := newClient(e, cmd, requestTimeout)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return c.cluster(cmd.Context(), func(ctx context.Context, cluster skiff.Cluster) error {
+			return cluster.WaitFor(ctx, args[0])
+		})
+	}
+	return cmd
+}
+
 // cluster runs do within the timeout.
 func (c *client) cluster(ctx context.Context, do func(context.Context, skiff.Cluster) error) error {
 	return c.request(ctx, func(ctx context.Context, db *skiff.DB) error { return do(ctx, db.Cluster()) })

@@ -92,7 +92,7 @@ func newBaseCmd(e *env) *cobra.Command {
 	}
 	addGroup(base, "Data:", newPutCmd(e), newGetCmd(e), newHasCmd(e), newDelCmd(e), newScanCmd(e), newBatchCmd(e), newLoadCmd(e), newDumpCmd(e))
 	addGroup(base, "Cluster:", newPeersCmd(e), newStatsCmd(e), newLeaderCmd(e), newChecksumCmd(e), newBenchCmd(e))
-	addGroup(base, "Membership:", newJoinCmd(e), newLeaveCmd(e), newTransferCmd(e), newWeakenCmd(e))
+	addGroup(base, "Membership:", newJoinCmd(e), newLeaveCmd(e), newTransferCmd(e), newWeakenCmd(e), newWaitCmd(e))
 	base.AddCommand(newVersionCmd(e))
 	return base
 }

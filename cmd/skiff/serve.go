@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,8 @@ func newServeCmd(e *env) *cobra.Command {
 		Use:   "serve ADDRESS",
 		Short: "Run a node",
 		Long: `Run a node that others reach at ADDRESS, a multiaddr, until SIGINT or SIGTERM; it then
-hands over leadership and stops. A second signal ends it at once, which is safe too.
+hands over leadership and stops. A second signal ends it at once, which is safe too. It ends
+by itself when the node is removed from its cluster.
 
 All nodes of a new cluster are given each other as --peer; from then on the data directory
 knows the members. A node that comes later is given members to --join, or waits as --standby,
@@ -32,6 +34,7 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 		Args: cobra.ExactArgs(1),
 	}
 	var o skiff.Options
+	var events bool
 	logStore := choice{string(skiff.LogStoreBolt), []string{string(skiff.LogStoreBolt), string(skiff.LogStoreWAL)}}
 	logLevel := choice{"info", []string{"debug", "info", "warn", "error"}}
 	flags := cmd.Flags()
@@ -48,6 +51,7 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 	flags.StringVar(&o.Listen, "listen", "", "`address` to listen on (default ADDRESS)")
 	addChoice(cmd, flags, &logStore, "log-store", "", "store under the raft log of a new data directory")
 	addChoice(cmd, flags, &logLevel, "log-level", "", "what to log")
+	flags.BoolVar(&events, "events", false, "print what happens as JSON lines to standard output")
 	flags.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "silence of the leader before an election (default 500ms)")
 	flags.DurationVar(&o.ElectionTimeout, "election-timeout", 0, "wait of a candidate for votes (default --heartbeat-timeout)")
 	flags.DurationVar(&o.RPCTimeout, "rpc-timeout", 0, "bound of a request between nodes (default 2s)")
@@ -63,16 +67,22 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 		}
 		o.LogStore = skiff.LogStore(logStore.value)
 		o.Logger = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-		return serve(cmd.Context(), e, args[0], o)
+		return serve(cmd.Context(), e, args[0], o, events)
 	}
 	return cmd
 }
 
 // serve runs a node until ctx ends or it fails.
-func serve(ctx context.Context, e *env, address string, o skiff.Options) error {
+func serve(ctx context.Context, e *env, address string, o skiff.Options, events bool) error {
 	node, err := skiff.New(address, o)
 	if err != nil {
 		return err
+	}
+	if events {
+		var printer sync.WaitGroup
+		told := node.Subscribe(eventBuffer)
+		printer.Go(func() { printEvents(e, told) })
+		defer printer.Wait()
 	}
 	switch err := node.Start(ctx); {
 	case err != nil && ctx.Err() != nil:
@@ -89,19 +99,24 @@ func serve(ctx context.Context, e *env, address string, o skiff.Options) error {
 	return errors.Join(err, node.Stop(stopCtx))
 }
 
-// watch announces that the node is ready, and returns when ctx ends, or with an
-// error when the node cannot go on.
+// watch announces that the node is ready, and returns when ctx ends or the node was
+// removed from its cluster, or with an error when it cannot go on.
 func watch(ctx context.Context, e *env, node *skiff.Node) error {
-	switch err := node.WaitReady(ctx); {
-	case err == nil:
+	err := node.WaitReady(ctx)
+	if err == nil {
 		fmt.Fprintf(e.stderr, "ready %s\n", node.Address())
-	case ctx.Err() == nil:
-		return err
+		select {
+		case <-ctx.Done():
+		case <-node.Done():
+			err = node.Err()
+		}
 	}
-	select {
-	case <-ctx.Done():
+	switch {
+	case ctx.Err() != nil:
 		return nil
-	case <-node.Done():
-		return node.Err()
+	case errors.Is(err, skiff.ErrRemoved):
+		fmt.Fprintf(e.stderr, "removed %s\n", node.Address())
+		return nil
 	}
+	return err
 }
