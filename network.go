@@ -35,15 +35,22 @@ type network struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the accept loop and what serves each connection
 
+	// silence is how long nothing may come on a connection from a node; 0: for ever.
+	// Set before serve.
+	silence time.Duration
+
+	links *links
+
 	mu    sync.Mutex
-	conns map[net.Conn]struct{} // all open ones, to be closed at the end
+	conns map[*tracked]struct{} // all open ones, to be closed at the end
 }
 
 func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog.Logger) *network {
 	n := &network{
 		self: self, listener: l, timeout: timeout, logger: logger,
 		raftConns: make(chan net.Conn),
-		conns:     map[net.Conn]struct{}{},
+		conns:     map[*tracked]struct{}{},
+		links:     newLinks(func(Event) {}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
@@ -95,11 +102,18 @@ func (n *network) acceptLoop() {
 	}
 }
 
+// openConns is how many connections are open, those from clients included.
+func (n *network) openConns() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.conns)
+}
+
 // tracked is a connection that close closes too.
 type tracked struct {
 	net.Conn
 	n    *network
-	once sync.Once
+	peer string // "" for one from a client, and before it is known; guarded by n.mu
 }
 
 // Read tells raft, which would log it as an error, of a connection closed on this
@@ -113,36 +127,60 @@ func (t *tracked) Read(b []byte) (int, error) {
 }
 
 func (t *tracked) Close() error {
-	t.once.Do(func() {
-		t.n.mu.Lock()
+	t.n.mu.Lock()
+	if _, open := t.n.conns[t]; open {
 		delete(t.n.conns, t)
-		t.n.mu.Unlock()
-	})
+		if t.peer != "" {
+			t.n.links.closed(t.peer)
+		}
+	}
+	t.n.mu.Unlock()
 	return t.Conn.Close()
 }
 
-// track registers c, or closes it if the network has closed.
-func (n *network) track(c net.Conn) (net.Conn, error) {
+// track registers a connection with a node, or closes it if the network has closed.
+// One that was accepted is registered before it is known from whom it comes, which
+// is "" then.
+func (n *network) track(c net.Conn, peer string) (*tracked, error) {
 	t := &tracked{Conn: c, n: n}
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.ctx.Err() != nil {
+		n.mu.Unlock()
 		return nil, errors.Join(net.ErrClosed, c.Close())
 	}
 	n.conns[t] = struct{}{}
+	n.mu.Unlock()
+	n.attribute(t, peer)
 	return t, nil
 }
 
-func (n *network) handle(c net.Conn) {
-	c, err := n.track(c)
+// attribute says with whom a connection is.
+func (n *network) attribute(t *tracked, peer string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, open := n.conns[t]; open && peer != "" {
+		t.peer = peer
+		n.links.opened(peer)
+	}
+}
+
+func (n *network) handle(accepted net.Conn) {
+	t, err := n.track(accepted, "")
 	if err != nil {
 		return
 	}
+	var c net.Conn = t
 	p, err := n.handshake(c)
 	if err != nil {
 		n.logger.Debug("connection refused", "remote", c.RemoteAddr(), "err", err)
 		_ = c.Close() // nothing was promised on it
 		return
+	}
+	if p.Kind != wire.KindClient {
+		n.attribute(t, p.From)
+	}
+	if n.silence > 0 && (p.Kind == wire.KindRaft || p.Kind == wire.KindRPC) {
+		c = silenceConn{c, n.silence}
 	}
 	switch p.Kind {
 	case wire.KindRaft:

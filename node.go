@@ -269,7 +269,10 @@ func (n *Node) listen(ctx context.Context) error {
 	n.network.rpc = func() wire.Handler { return n.serveNode }
 	n.network.client = n.serveClient
 	n.network.install = n.receiveState
+	n.network.links.emit = n.emit
+	n.network.silence = 2 * n.raftIdle()
 	n.peers = newPeers(n.dialer(), wire.KindRPC)
+	n.peers.idle = n.options.InactivityTimeout
 	return nil
 }
 
@@ -283,12 +286,19 @@ func (n *Node) dialer() *dialer {
 	return &dialer{
 		self: n.address, transport: n.options.Transport,
 		timeout: n.options.RPCTimeout, clusterID: n.knownClusterID,
+		network: n.network, links: n.network.links,
 	}
+}
+
+// raftIdle is how long a connection of raft's may be idle. It is in use for
+// RPCTimeout after a request has begun.
+func (n *Node) raftIdle() time.Duration {
+	return max(n.options.InactivityTimeout, n.options.RPCTimeout)
 }
 
 func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
-	stream := raftStream{network: n.network, dialer: n.dialer()}
+	stream := raftStream{network: n.network, dialer: n.dialer(), idle: n.raftIdle()}
 	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admission.check)
 	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)

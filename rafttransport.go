@@ -21,6 +21,7 @@ import (
 type raftStream struct {
 	network *network
 	dialer  *dialer
+	idle    time.Duration   // after which a connection is closed; 0: never
 	ctx     context.Context // the transport's
 }
 
@@ -38,14 +39,14 @@ func (s raftStream) Close() error { return nil }
 
 func (s raftStream) Addr() net.Addr { return nodeAddr(s.network.self) }
 
-func (s raftStream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, timeout)
-	defer cancel()
-	c, err := s.dialer.dial(ctx, string(to), wire.KindRaft)
-	if err != nil {
-		return nil, err
+// Dial is bounded by the dialer's timeout, which is raft's too.
+func (s raftStream) Dial(to raft.ServerAddress, _ time.Duration) (net.Conn, error) {
+	dial := func() (net.Conn, error) { return s.dialer.dial(s.ctx, string(to), wire.KindRaft) }
+	c, err := dial()
+	if err != nil || s.idle == 0 {
+		return c, err
 	}
-	return s.network.track(c)
+	return newRestingConn(c, s.idle, dial), nil
 }
 
 // nodeAddr is a multiaddr as a net.Addr.
@@ -288,9 +289,6 @@ func (t *raftTransport) endCatchUp(id raft.ServerID) {
 func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]byte, error) {
 	c, err := t.stream.dialer.dial(t.ctx, string(to), wire.KindInstall)
 	if err != nil {
-		return nil, err
-	}
-	if c, err = t.stream.network.track(c); err != nil {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }() // the token says that all arrived
