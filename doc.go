@@ -41,7 +41,7 @@
 // snapshot.go marks how far its state is durable, retention.go says what of the log
 // stays behind, install.go sends whole states to followers that are too far behind,
 // network.go listens, links.go knows who is connected, idle.go closes what nobody
-// uses, events.go tells what happens.
+// uses, presence.go lets entries wait for who is away, events.go tells what happens.
 // check.go verifies a directory whose node is down. client.go and remoteview.go are
 // the other end of rpc.go, in a process that dialled.
 package skiff

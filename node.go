@@ -300,6 +300,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
 	stream := raftStream{network: n.network, dialer: n.dialer(), idle: n.raftIdle()}
 	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admission.check)
+	n.transport.mayWait = n.mayWait
 	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
 	if err != nil {

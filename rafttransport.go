@@ -63,8 +63,10 @@ type raftTransport struct {
 	stream raftStream
 	rpcs   chan raft.RPC
 
-	log  *raftLog
-	acks acks
+	log      *raftLog
+	acks     acks
+	presence presence
+	mayWait  func(peer raft.ServerID, term uint64) bool
 
 	mu       sync.Mutex
 	catchUps map[raft.ServerID]*hold // followers that have got a state and not all entries after it
@@ -85,7 +87,8 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 			Stream: s, MaxPool: 3, Timeout: timeout, Logger: logger,
 		}),
 		stream: s, rpcs: make(chan raft.RPC), catchUps: map[raft.ServerID]*hold{}, log: log, permit: permit,
-		ctx: ctx, cancel: cancel,
+		mayWait: func(raft.ServerID, uint64) bool { return false },
+		ctx:     ctx, cancel: cancel,
 	}
 	// Used for installs only, whose token has but a few bytes: how long the
 	// follower may take to put the state in place, as a multiple of timeout.
@@ -241,6 +244,14 @@ func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress,
 	src, ok := data.(*installSource)
 	if !ok {
 		return fmt.Errorf("install from a %T", data)
+	}
+	if away, _ := t.presence.away(id); away && t.mayWait(id, args.Term) {
+		// Not with a state in hand: raft opens the one of then.
+		_ = src.Close() // it has nothing to tell
+		if err := t.awaitPeer(id, args.Term); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %s was away", ErrUnreachable, to)
 	}
 	token, err := t.sendState(to, src)
 	if err != nil {
