@@ -14,6 +14,7 @@ import (
 	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/datadir"
 	"github.com/skiffdb/skiff/internal/storage"
+	"github.com/skiffdb/skiff/internal/wire"
 )
 
 // admission keeps a member that starts with nothing from breaking promises that
@@ -37,9 +38,10 @@ import (
 // The admitting entry names the node's incarnation, which is another one for each
 // data directory. From then on the others keep a process out that runs at the same
 // address with the old directory: it could vote for one and the new one for another.
-// The leader has cut its connections before it says where the entry stands, and
-// names the end of its log then, so that what the old process may have acknowledged
-// in between is among what the new one has to get before it votes.
+// That one stops when it gets to see the entry, and each node cuts the connections with
+// it when it applies the entry. The leader has done so before it says where the entry
+// stands, and names the end of its log then, so that what the old process may have
+// acknowledged in between is among what the new one has to get before it votes.
 //
 // It is safe for concurrent use.
 type admission struct {
@@ -147,6 +149,30 @@ func (n *Node) loadAdmission() error {
 	return nil
 }
 
+// permit tells whether raft may see a request, or, where it asks for votes, send it.
+// The entry that admits another process at this node's address stops the node: once it
+// had that in its log, it could be elected.
+func (n *Node) permit(request any) error {
+	if err := n.admission.check(request); err != nil {
+		return err
+	}
+	r, ok := request.(*raft.AppendEntriesRequest)
+	if !ok {
+		return nil
+	}
+	for _, l := range r.Entries {
+		if l.Type != raft.LogCommand || !command.IsAdmit(l.Data) || l.Index <= n.admission.admittedAt().Index {
+			continue
+		}
+		c, err := command.Decode(l.Data)
+		if err == nil && c.Address == n.address && wire.Incarnation(c.Incarnation) != n.incarnation {
+			n.expelled(ErrReplaced)
+			return ErrReplaced
+		}
+	}
+	return nil
+}
+
 // seekAdmission asks the leader that one of the members knows to be admitted.
 func (n *Node) seekAdmission(answers []hello) error {
 	i := slices.IndexFunc(answers, func(h hello) bool {
@@ -202,7 +228,6 @@ func (n *Node) admit(ctx context.Context, m memberID) (storage.Position, error) 
 	if _, err := n.propose(ctx, command.EncodeAdmit(m.Address, m.Incarnation[:])); err != nil {
 		return entry, err
 	}
-	n.network.disconnectFrom(m.Address)
 	entry = storage.Position{Index: n.raft.LastIndex(), Term: term}
 	// Terms only grow, so the entry is of the term that held before and after.
 	if after, err := n.leaderTerm(); err != nil || after != term {

@@ -112,6 +112,7 @@ func newClient(nodes []string, o Options, pin bool) *client {
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.peers = newPeers(&dialer{
 		transport: o.Transport, timeout: o.RPCTimeout, clusterID: c.knownClusterID,
+		links: newLinks(func(Event) {}),
 	}, wire.KindClient)
 	c.proposer = newProposer(c.ctx, c, c.retry)
 	return c

@@ -108,27 +108,30 @@ type (
 
 // What happens between the node and others.
 type (
-	// Connected says that there is a connection with Peer, and was none before.
+	// Connected says that there is a connection with Peer, and was none before. Either
+	// node may have opened it.
 	Connected struct {
 		EventInfo
 		Peer string
 	}
 
-	// Disconnected says that the last connection with Peer has ended.
+	// Disconnected says that the last connection with Peer has ended, maybe just
+	// because it was idle ([Options.InactivityTimeout]).
 	Disconnected struct {
 		EventInfo
 		Peer string
 	}
 
-	// Reconnecting says that the node tries to connect to Peer again, for the time
-	// Try since the last success.
+	// Reconnecting says that the node tries to connect to Peer again after it could
+	// not. Try counts that, from 1, since the last connection.
 	Reconnecting struct {
 		EventInfo
 		Peer string
 		Try  int
 	}
 
-	// PeerFailed says that Peer could not be connected to.
+	// PeerFailed says that Peer could not be connected to. Err is [ErrUnreachable] or
+	// [ErrRefused].
 	PeerFailed struct {
 		EventInfo
 		Peer string

@@ -234,7 +234,7 @@ func newEndpoint(t *testing.T, net *memnet.Network, addr string, snapshots *snap
 	n.clusterID = unknown
 	n.install = func(from string, c stdnet.Conn) error { return snapshots.receive(from, c) }
 	n.serve()
-	d := &dialer{self: addr, transport: host, timeout: time.Minute, clusterID: unknown}
+	d := &dialer{self: addr, transport: host, timeout: time.Minute, clusterID: unknown, network: n, links: n.links}
 	return &endpoint{n, newRaftTransport(raftStream{network: n, dialer: d}, time.Minute, hclog.NewNullLogger(), snapshots.log, func(any) error { return nil })}
 }
 

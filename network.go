@@ -42,8 +42,14 @@ type network struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the accept loop and what serves each connection
 
+	// silence is how long nothing may come on a connection from a node; 0: for ever.
+	// Set before serve.
+	silence time.Duration
+
+	links *links
+
 	mu    sync.Mutex
-	conns map[net.Conn]struct{} // all open ones, to be closed at the end
+	conns map[*tracked]struct{} // all open ones, to be closed at the end
 }
 
 func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog.Logger) *network {
@@ -52,7 +58,8 @@ func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog
 		warn:      func(error, string, ...any) {},
 		replaced:  func(string, wire.Incarnation) bool { return false },
 		raftConns: make(chan net.Conn),
-		conns:     map[net.Conn]struct{}{},
+		conns:     map[*tracked]struct{}{},
+		links:     newLinks(func(Event) {}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
@@ -104,12 +111,20 @@ func (n *network) acceptLoop() {
 	}
 }
 
-// disconnectFrom closes the connections that are open with a node.
-func (n *network) disconnectFrom(peer string) {
+// openConns is how many connections are open, those from clients included.
+func (n *network) openConns() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for c := range n.conns {
-		if t, ok := c.(*tracked); ok && t.peer == peer {
+	return len(n.conns)
+}
+
+// keepOut closes the connections with processes that others have taken the place
+// of.
+func (n *network) keepOut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for t := range n.conns {
+		if n.outdated(t.peer) {
 			_ = t.Conn.Close() // its owner sees the error
 		}
 	}
@@ -118,9 +133,23 @@ func (n *network) disconnectFrom(peer string) {
 // tracked is a connection that close closes too.
 type tracked struct {
 	net.Conn
-	n    *network
-	peer string // the node on the other side; set under n.mu once it is known
-	once sync.Once
+	n *network
+
+	peer party // zero for one from a client, and before it is known; guarded by n.mu
+}
+
+// party is the node on the other side of a connection, and what the connection is
+// for.
+type party struct {
+	address     string
+	incarnation wire.Incarnation
+	kind        wire.Kind
+}
+
+// outdated tells whether another process has taken the place of a node, as far as
+// that matters on the connection.
+func (n *network) outdated(p party) bool {
+	return partOfRaft(p.kind) && n.replaced(p.address, p.incarnation)
 }
 
 // Read tells raft, which would log it as an error, of a connection closed on this
@@ -134,36 +163,63 @@ func (t *tracked) Read(b []byte) (int, error) {
 }
 
 func (t *tracked) Close() error {
-	t.once.Do(func() {
-		t.n.mu.Lock()
+	t.n.mu.Lock()
+	if _, open := t.n.conns[t]; open {
 		delete(t.n.conns, t)
-		t.n.mu.Unlock()
-	})
+		if t.peer.address != "" {
+			t.n.links.closed(t.peer.address)
+		}
+	}
+	t.n.mu.Unlock()
 	return t.Conn.Close()
 }
 
-// track registers c, or closes it if the network has closed.
-func (n *network) track(c net.Conn) (net.Conn, error) {
+// track registers a connection with a node, or closes it if the network has closed.
+// One that was accepted is registered before it is known from whom it comes.
+func (n *network) track(c net.Conn, peer party) (*tracked, error) {
 	t := &tracked{Conn: c, n: n}
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.ctx.Err() != nil {
+		n.mu.Unlock()
 		return nil, errors.Join(net.ErrClosed, c.Close())
 	}
 	n.conns[t] = struct{}{}
+	n.mu.Unlock()
+	n.attribute(t, peer)
 	return t, nil
 }
 
-func (n *network) handle(c net.Conn) {
-	c, err := n.track(c)
+// attribute says with whom a connection is.
+func (n *network) attribute(t *tracked, peer party) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, open := n.conns[t]; open && peer.address != "" {
+		t.peer = peer
+		n.links.opened(peer.address)
+	}
+}
+
+func (n *network) handle(accepted net.Conn) {
+	t, err := n.track(accepted, party{})
 	if err != nil {
 		return
 	}
+	var c net.Conn = t
 	p, err := n.handshake(c)
 	if err != nil {
 		n.logger.Debug("connection refused", "remote", c.RemoteAddr(), "err", err)
 		_ = c.Close() // nothing was promised on it
 		return
+	}
+	if p.Kind != wire.KindClient {
+		n.attribute(t, party{p.From, p.Incarnation, p.Kind})
+	}
+	if n.outdated(party{p.From, p.Incarnation, p.Kind}) { // since it was judged
+		_ = c.Close()
+		return
+	}
+	if n.silence > 0 && (p.Kind == wire.KindRaft || p.Kind == wire.KindRPC) {
+		c = silenceConn{c, n.silence}
 	}
 	switch p.Kind {
 	case wire.KindRaft:
@@ -240,7 +296,7 @@ func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 		// its id is the first thing that a cluster agrees on. This is another cluster,
 		// whose members have lost their disks and founded it just now.
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, and %s to none that has a name", n.self, mine, p.From)
-	case partOfRaft(p.Kind) && n.replaced(p.From, p.Incarnation):
+	case n.outdated(party{p.From, p.Incarnation, p.Kind}):
 		refuse(wire.RefusedStale, "another process has taken the place of %s", p.From)
 	case p.Kind < wire.KindRaft || p.Kind > wire.KindInstall:
 		refuse(wire.RefusedOther, "%s knows no connections of %s", n.self, p.Kind)

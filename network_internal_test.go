@@ -71,7 +71,7 @@ func TestAnOlderProcessIsNotDialled(t *testing.T) {
 	there.serve()
 	defer there.close()
 	d := &dialer{
-		self: self, transport: transport.Host(self), timeout: time.Minute, clusterID: there.clusterID,
+		self: self, transport: transport.Host(self), timeout: time.Minute, clusterID: there.clusterID, links: newLinks(func(Event) {}),
 		replaced: func(address string, i wire.Incarnation) bool { return address == other && i != admitted },
 	}
 	for kind, want := range map[wire.Kind]error{wire.KindRaft: ErrRefused, wire.KindInstall: ErrRefused, wire.KindRPC: nil} {

@@ -302,7 +302,10 @@ func (n *Node) listen(ctx context.Context) error {
 	n.network.client = n.serveClient
 	n.network.install = n.receiveState
 	n.network.warn = n.warn
+	n.network.links.emit = n.emit
+	n.network.silence = 2 * n.raftIdle()
 	n.peers = newPeers(n.dialer(), wire.KindRPC)
+	n.peers.idle = n.options.InactivityTimeout
 	return nil
 }
 
@@ -317,14 +320,22 @@ func (n *Node) dialer() *dialer {
 		self: n.address, transport: n.options.Transport,
 		timeout: n.options.RPCTimeout, clusterID: n.knownClusterID,
 		incarnation: n.incarnation, replaced: n.fsm.roster.replaced,
+		network: n.network, links: n.network.links,
 	}
+}
+
+// raftIdle is how long a connection of raft's may be idle. It is in use for
+// RPCTimeout after a request has begun.
+func (n *Node) raftIdle() time.Duration {
+	return max(n.options.InactivityTimeout, n.options.RPCTimeout)
 }
 
 func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
-	stream := raftStream{network: n.network, dialer: n.dialer()}
-	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admission.check)
+	stream := raftStream{network: n.network, dialer: n.dialer(), idle: n.raftIdle()}
+	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.permit)
 	n.transport.mayCampaign = n.weakness.check
+	n.transport.mayWait = n.mayWait
 	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
 	if err != nil {

@@ -80,7 +80,9 @@ type Options struct {
 	MinConsensus int
 
 	// InactivityTimeout is how long a connection between nodes may be idle before it
-	// is closed. It is opened again when it is needed. Default 30 s.
+	// is closed. It is opened again when it is needed. Those of raft are kept for
+	// RPCTimeout at least. It should be the same on all nodes: one that has been silent
+	// for twice as long is taken for dead by the other side. Default 30 s.
 	InactivityTimeout time.Duration
 
 	// Listen is the address to listen on, when it differs from the address that

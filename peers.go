@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/skiffdb/skiff/internal/address"
@@ -19,6 +18,8 @@ type dialer struct {
 	transport Transport
 	timeout   time.Duration
 	clusterID func() wire.ClusterID // zero while not known
+	links     *links
+	network   *network // the node's, which closes what it has open; nil for a client
 
 	// Of a node, see network; zero for a client.
 	incarnation wire.Incarnation
@@ -27,17 +28,44 @@ type dialer struct {
 
 // dial connects and shakes hands. The error is ErrUnreachable or ErrRefused.
 func (d *dialer) dial(ctx context.Context, to string, kind wire.Kind) (net.Conn, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
+	}
+	d.links.dialling(to)
+	c, i, err := d.open(ctx, to, kind)
+	switch {
+	case err != nil && partOfRaft(kind) && errors.Is(err, ErrRefused):
+		return nil, err // the node is there, and may have an answer for others
+	case err != nil && ctx.Err() == nil: // a caller who gives up says nothing of the node
+		d.links.failed(to, err)
+		return nil, err
+	case err != nil:
+		return nil, err
+	case d.network == nil:
+		d.links.reached(to)
+		return c, nil
+	}
+	t, err := d.network.track(c, party{to, i, kind})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+	}
+	return t, nil
+}
+
+// open also returns the incarnation of who answers.
+func (d *dialer) open(ctx context.Context, to string, kind wire.Kind) (net.Conn, wire.Incarnation, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	c, err := d.connect(ctx, to)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		return nil, wire.Incarnation{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
-	if err := d.handshake(ctx, c, to, kind); err != nil {
+	i, err := d.handshake(ctx, c, to, kind)
+	if err != nil {
 		_ = c.Close() // the handshake's error is the one to tell
-		return nil, err
+		return nil, i, err
 	}
-	return c, nil
+	return c, i, nil
 }
 
 func (d *dialer) connect(ctx context.Context, to string) (net.Conn, error) {
@@ -48,7 +76,7 @@ func (d *dialer) connect(ctx context.Context, to string) (net.Conn, error) {
 	return d.transport.Dial(ctx, addr)
 }
 
-func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire.Kind) (err error) {
+func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire.Kind) (i wire.Incarnation, err error) {
 	// A context that ends early ends the handshake too.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -58,30 +86,32 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 	}()
 	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to, Incarnation: d.incarnation}
 	if err := wire.WritePreface(c, p); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		return i, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
 	reply, err := wire.ReadPrefaceReply(c)
 	var version wire.ErrVersion
 	switch {
 	case errors.Is(err, wire.ErrBadMagic):
-		return fmt.Errorf("%w: %s: something else than skiff answers there", ErrRefused, to)
+		return i, fmt.Errorf("%w: %s: something else than skiff answers there", ErrRefused, to)
 	case errors.As(err, &version):
-		return fmt.Errorf("%w: %s: %w", ErrRefused, to, err)
+		return i, fmt.Errorf("%w: %s: %w", ErrRefused, to, err)
 	case err != nil:
-		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		return i, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	case reply.Refused != wire.Accepted:
-		return fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
+		return i, fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
 	case d.replaced != nil && partOfRaft(kind) && d.replaced(to, reply.Incarnation):
-		return fmt.Errorf("%w: %s: a process answers there that another one has taken the place of", ErrRefused, to)
+		return i, fmt.Errorf("%w: %s: a process answers there that another one has taken the place of", ErrRefused, to)
 	}
-	return nil
+	return reply.Incarnation, nil
 }
 
 // peers keeps one connection for requests to each node, opened when it is needed
-// and again after it was lost. It is safe for concurrent use.
+// and again after it was lost, or closed because nobody needed it. It is safe for
+// concurrent use.
 type peers struct {
 	dialer *dialer
 	kind   wire.Kind
+	idle   time.Duration // after which a connection is closed; 0: never
 
 	wg sync.WaitGroup // a watcher for each connection
 
@@ -91,12 +121,10 @@ type peers struct {
 }
 
 // peerConn is the connection to one node. Its lock is held while dialling; those
-// who need the connection meanwhile share the attempt, and its failure.
+// who need the connection meanwhile, or soon after, share the attempt's failure.
 type peerConn struct {
-	lock     chan struct{} // a lock that a context can give up on; guards conn and failure
-	attempts atomic.Uint64 // to dial, that have ended
-	conn     *limitedConn  // nil before the first success
-	failure  error         // of the latest attempt
+	lock chan struct{} // a lock that a context can give up on; guards conn
+	conn *limitedConn  // nil before the first success
 }
 
 func newPeers(d *dialer, kind wire.Kind) *peers {
@@ -107,15 +135,20 @@ func newPeers(d *dialer, kind wire.Kind) *peers {
 // means that the node has certainly not seen it, one that is wire.ErrConnLost or
 // the context's that it may have; a *wire.RemoteError is its answer.
 func (p *peers) call(ctx context.Context, to string, method byte, payload []byte) ([]byte, error) {
-	conn, err := p.conn(ctx, to)
-	if err != nil {
-		return nil, err
+	for again := false; ; again = true {
+		conn, err := p.conn(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		reply, err := conn.Call(ctx, method, payload)
+		switch {
+		case !errors.Is(err, wire.ErrNotSent):
+			return reply, err
+		case again || ctx.Err() != nil || conn.usable():
+			return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		}
+		// It was closed at this moment, because it was idle, say.
 	}
-	reply, err := conn.Call(ctx, method, payload)
-	if errors.Is(err, wire.ErrNotSent) {
-		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
-	}
-	return reply, err
 }
 
 // limitedConn bounds the requests under way on a connection below what the other
@@ -124,6 +157,53 @@ func (p *peers) call(ctx context.Context, to string, method byte, payload []byte
 type limitedConn struct {
 	*wire.Conn
 	slots chan struct{}
+
+	mu        sync.Mutex
+	calls     int       // that have not ended
+	idleSince time.Time // when the last of them ended
+	retired   bool      // takes no more calls
+}
+
+func newLimitedConn(c net.Conn) *limitedConn {
+	return &limitedConn{Conn: wire.NewConn(c, wire.Config{}), slots: make(chan struct{}, maxRequests), idleSince: time.Now()}
+}
+
+// usable tells whether a call has a chance.
+func (c *limitedConn) usable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.retired && c.Err() == nil
+}
+
+// retire makes a connection that has been idle for so long take no more calls, so
+// that it can be closed. Otherwise it returns how long the connection has to be idle
+// still.
+func (c *limitedConn) retire(idle time.Duration) (left time.Duration, retired bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls > 0 {
+		return idle, false
+	}
+	left = idle - time.Since(c.idleSince)
+	c.retired = left <= 0
+	return left, c.retired
+}
+
+func (c *limitedConn) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.retired {
+		return fmt.Errorf("%w: closed because it was idle", wire.ErrNotSent)
+	}
+	c.calls++
+	return nil
+}
+
+func (c *limitedConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls--
+	c.idleSince = time.Now()
 }
 
 // maxRequests leaves room below wire's default, and maxClientRequests, for pings
@@ -132,6 +212,10 @@ const maxRequests = 1000
 
 // Call is wire.Conn's, as soon as there is a slot.
 func (c *limitedConn) Call(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	defer c.end()
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
@@ -143,7 +227,7 @@ func (c *limitedConn) Call(ctx context.Context, method byte, payload []byte) ([]
 
 // conn returns the connection to a node, made if necessary.
 func (p *peers) conn(ctx context.Context, to string) (*limitedConn, error) {
-	node, attempts, err := p.node(to)
+	node, err := p.node(to)
 	if err != nil {
 		return nil, err
 	}
@@ -153,71 +237,86 @@ func (p *peers) conn(ctx context.Context, to string) (*limitedConn, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
 	}
-	switch {
-	case node.conn != nil && node.conn.Err() == nil:
+	if node.conn != nil && node.conn.usable() {
 		return node.conn, nil
-	case node.failure != nil && node.attempts.Load() != attempts:
-		return nil, node.failure // the attempt that this call waited for
 	}
-	node.conn, node.failure = p.redial(ctx, to, node.conn)
-	node.attempts.Add(1)
-	if node.failure != nil && ctx.Err() != nil {
-		err, node.failure = node.failure, nil // says nothing to others
+	if err := p.dialer.links.tooEarly(to); err != nil {
 		return nil, err
 	}
-	return node.conn, node.failure
+	node.conn, err = p.redial(ctx, to, node.conn)
+	return node.conn, err
 }
 
-// node returns a node's entry, and how many attempts have ended by now.
-func (p *peers) node(to string) (*peerConn, uint64, error) {
+// node returns a node's entry.
+func (p *peers) node(to string) (*peerConn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, 0, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, net.ErrClosed)
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, net.ErrClosed)
 	}
 	node := p.nodes[to]
 	if node == nil {
 		node = &peerConn{lock: make(chan struct{}, 1)}
 		p.nodes[to] = node
 	}
-	return node, node.attempts.Load(), nil
+	return node, nil
 }
 
 // redial replaces a node's connection; the caller holds its lock.
 func (p *peers) redial(ctx context.Context, to string, old *limitedConn) (*limitedConn, error) {
 	if old != nil {
-		_ = old.Close() // it has failed already
+		_ = old.Close() // it has ended already
 	}
 	c, err := p.dialer.dial(ctx, to, p.kind)
 	if err != nil {
 		return nil, err
 	}
 	// If close came meanwhile, it waits for the lock and then closes this too.
-	conn := &limitedConn{wire.NewConn(c, wire.Config{}), make(chan struct{}, maxRequests)}
-	p.wg.Go(func() { p.watch(conn.Conn) })
+	conn := newLimitedConn(c)
+	p.wg.Go(func() { p.watch(to, conn) })
 	return conn, nil
 }
 
 // watch closes a connection to a process that no longer answers, so that what
-// waits there can go elsewhere. A request itself may take as long as it likes.
-func (p *peers) watch(conn *wire.Conn) {
-	ticker := time.NewTicker(p.dialer.timeout)
-	defer ticker.Stop()
+// waits there can go elsewhere, and one that nobody needs. A request itself may take
+// as long as it likes.
+func (p *peers) watch(to string, conn *limitedConn) {
+	ping := time.NewTicker(p.dialer.timeout)
+	defer ping.Stop()
+	var idle <-chan time.Time
+	if p.idle > 0 {
+		idle = time.After(p.idle)
+	}
 	for {
+		ok := true
 		select {
-		case <-ticker.C:
+		case <-ping.C:
+			ok = p.ping(to, conn.Conn)
+		case <-idle:
+			left, retired := conn.retire(p.idle)
+			idle, ok = time.After(left), !retired
 		case <-conn.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), p.dialer.timeout)
-		_, err := conn.Call(ctx, methodPing, nil)
-		cancel()
-		var remote *wire.RemoteError
-		if err != nil && !errors.As(err, &remote) {
+		if !ok {
 			_ = conn.Close() // fails what waits there
 			return
 		}
 	}
+}
+
+// ping tells whether the other side answers.
+func (p *peers) ping(to string, conn *wire.Conn) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), p.dialer.timeout)
+	defer cancel()
+	sent := time.Now()
+	_, err := conn.Call(ctx, methodPing, nil)
+	var remote *wire.RemoteError
+	if err != nil && !errors.As(err, &remote) {
+		return false
+	}
+	p.dialer.links.answered(to, time.Since(sent))
+	return true
 }
 
 // close ends all connections and waits for their goroutines.

@@ -96,8 +96,17 @@ const maxAppendBytes = 1 << 20
 // AppendEntries implements raft.Transport.
 func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	trim(args)
+	heartbeat := isHeartbeat(args)
+	if !heartbeat {
+		if err := t.awaitPeer(id, args.Term); err != nil {
+			return err
+		}
+	}
 	request := t.acks.begin(args.Term)
 	err := t.NetworkTransport.AppendEntries(id, to, args, resp)
+	if heartbeat {
+		t.presence.note(id, err == nil)
+	}
 	if err == nil && resp.Success {
 		t.acks.record(id, request)
 		if len(args.Entries) > 0 {
@@ -133,6 +142,7 @@ func trim(args *raft.AppendEntriesRequest) {
 	for i, l := range args.Entries {
 		size += len(l.Data)
 		if i > 0 && size > maxAppendBytes {
+			clear(args.Entries[i:]) // the request may wait for long
 			args.Entries = args.Entries[:i]
 			return
 		}

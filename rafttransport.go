@@ -21,6 +21,7 @@ import (
 type raftStream struct {
 	network *network
 	dialer  *dialer
+	idle    time.Duration   // after which a connection is closed; 0: never
 	ctx     context.Context // the transport's
 }
 
@@ -38,14 +39,14 @@ func (s raftStream) Close() error { return nil }
 
 func (s raftStream) Addr() net.Addr { return nodeAddr(s.network.self) }
 
-func (s raftStream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, timeout)
-	defer cancel()
-	c, err := s.dialer.dial(ctx, string(to), wire.KindRaft)
-	if err != nil {
-		return nil, err
+// Dial is bounded by the dialer's timeout, which is raft's too.
+func (s raftStream) Dial(to raft.ServerAddress, _ time.Duration) (net.Conn, error) {
+	dial := func() (net.Conn, error) { return s.dialer.dial(s.ctx, string(to), wire.KindRaft) }
+	c, err := dial()
+	if err != nil || s.idle == 0 {
+		return c, err
 	}
-	return s.network.track(c)
+	return newRestingConn(c, s.idle, dial), nil
 }
 
 // nodeAddr is a multiaddr as a net.Addr.
@@ -62,8 +63,10 @@ type raftTransport struct {
 	stream raftStream
 	rpcs   chan raft.RPC
 
-	log  *raftLog
-	acks acks
+	log      *raftLog
+	acks     acks
+	presence presence
+	mayWait  func(peer raft.ServerID, term uint64) bool
 
 	mu       sync.Mutex
 	catchUps map[raft.ServerID]*hold // followers that have got a state and not all entries after it
@@ -88,6 +91,7 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 		}),
 		stream: s, rpcs: make(chan raft.RPC), catchUps: map[raft.ServerID]*hold{}, log: log, permit: permit,
 		mayCampaign: func() error { return nil },
+		mayWait:     func(raft.ServerID, uint64) bool { return false },
 		ctx:         ctx, cancel: cancel,
 	}
 	// Used for installs only, whose token has but a few bytes: how long the
@@ -247,6 +251,14 @@ func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress,
 	if !ok {
 		return fmt.Errorf("install from a %T", data)
 	}
+	if away, _ := t.presence.away(id); away && t.mayWait(id, args.Term) {
+		// Not with a state in hand: raft opens the one of then.
+		_ = src.Close() // it has nothing to tell
+		if err := t.awaitPeer(id, args.Term); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %s was away", ErrUnreachable, to)
+	}
 	token, err := t.sendState(to, src)
 	if err != nil {
 		return fmt.Errorf("send state to %s: %w", to, err)
@@ -294,9 +306,6 @@ func (t *raftTransport) endCatchUp(id raft.ServerID) {
 func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]byte, error) {
 	c, err := t.stream.dialer.dial(t.ctx, string(to), wire.KindInstall)
 	if err != nil {
-		return nil, err
-	}
-	if c, err = t.stream.network.track(c); err != nil {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }() // the token says that all arrived

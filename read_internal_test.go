@@ -25,6 +25,15 @@ type bubbleCluster struct {
 
 // startBubble starts nodes, of which the first leads and has options of its own.
 func startBubble(t *testing.T, change func(*Options)) *bubbleCluster {
+	return startBubbleWith(t, func(i int, o *Options) {
+		if i == 0 {
+			change(o)
+		}
+	})
+}
+
+// startBubbleWith starts nodes, of which the first leads. change sets options.
+func startBubbleWith(t *testing.T, change func(i int, o *Options)) *bubbleCluster {
 	c := &bubbleCluster{
 		t: t, ctx: t.Context(), net: memnet.New(),
 		addrs: []string{"/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490", "/ip4/10.0.0.3/tcp/9490"},
@@ -36,9 +45,7 @@ func startBubble(t *testing.T, change func(*Options)) *bubbleCluster {
 			InMemory: true, Peers: slices.Delete(slices.Clone(c.addrs), i, i+1),
 			Transport: c.net.Host(addr), HeartbeatTimeout: 150 * time.Millisecond,
 		}
-		if i == 0 {
-			change(&o)
-		}
+		change(i, &o)
 		c.nodes = append(c.nodes, startedNode(t, context.Background(), addr, o))
 	}
 	for c.nodes[0].raft.State() != raft.Leader {

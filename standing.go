@@ -118,6 +118,7 @@ func (n *Node) loadMembership(fresh bool) error {
 		for _, e := range happened {
 			n.emit(e)
 		}
+		n.network.keepOut()
 		signal(m.told)
 	}
 	return nil

@@ -109,6 +109,11 @@ func EncodeAdmit(address string, incarnation []byte) []byte {
 	})
 }
 
+// IsAdmit tells an entry made by EncodeAdmit from others, without decoding it.
+func IsAdmit(entry []byte) bool {
+	return len(entry) > 1 && entry[0] == Version && entry[1] == byte(KindAdmit)
+}
+
 // EncodeWrites assembles a write command from writes encoded by EncodeWrite.
 func EncodeWrites(session, seq, low uint64, writes [][]byte) []byte {
 	size := 64

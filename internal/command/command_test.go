@@ -175,6 +175,9 @@ func TestWhatIsEncodedDecodesEqual(t *testing.T) {
 		mustEqual(t, got, &command.Command{Kind: command.KindInit, ClusterID: clusterID}, err)
 		got, err = command.Decode(command.EncodeRegister())
 		mustEqual(t, got, &command.Command{Kind: command.KindRegister}, err)
+		if command.IsAdmit(nil) || command.IsAdmit(command.EncodeRegister()) || !command.IsAdmit(command.EncodeAdmit("", clusterID)) {
+			t.Error("IsAdmit takes one for the other")
+		}
 		got, err = command.Decode(command.EncodeAdmit("/ip4/10.0.0.1/tcp/9490", clusterID))
 		mustEqual(t, got, &command.Command{Kind: command.KindAdmit, Address: "/ip4/10.0.0.1/tcp/9490", Incarnation: clusterID}, err)
 	})
