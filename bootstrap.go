@@ -74,9 +74,17 @@ func (n *Node) hello() hello {
 	slices.Sort(members)
 	return hello{
 		Address: n.address, Incarnation: n.incarnation, Initial: n.initialMembers(), Members: members,
-		Established: !n.knownClusterID().IsZero() || n.bootstrap.established.Load(),
+		Established: n.established(),
 		Waiting:     n.waiting(), MovedFrom: n.membership.movingFrom(), Leader: n.leader(),
 	}
+}
+
+// established tells whether the cluster has had a leader, as far as this node knows.
+func (n *Node) established() bool {
+	if n.leader() != "" {
+		n.bootstrap.established.Store(true)
+	}
+	return !n.knownClusterID().IsZero() || n.bootstrap.established.Load()
 }
 
 func (n *Node) initialMembers() []string {

@@ -79,6 +79,7 @@ func (n *Node) watchLeadership() {
 	for {
 		select {
 		case <-observations:
+			n.established() // which it stays, also when the leader is lost
 			n.leadership.changed()
 		case leads := <-n.raft.LeaderCh():
 			n.leadership.handingOver.Store(false)
