@@ -59,6 +59,7 @@ type backend interface {
 	sizeOf(ctx context.Context, ranges []util.Range) (leveldb.Sizes, error)
 	compactRange(ctx context.Context, r util.Range) error
 	nodeStats(ctx context.Context) (Stats, error)
+	memberPeers(ctx context.Context) ([]Peer, error)
 	checksum(ctx context.Context, index uint64) (Checksum, error)
 	close() error
 }
@@ -347,6 +348,15 @@ func (db *DB) NodeStats(ctx context.Context) (Stats, error) {
 	}
 	s, err := db.backend.nodeStats(ctx)
 	return s, db.wrap("get node statistics", err)
+}
+
+// Peers is [Node.Peers] of the node that serves this handle.
+func (db *DB) Peers(ctx context.Context) ([]Peer, error) {
+	if err := db.ok(); err != nil {
+		return nil, err
+	}
+	peers, err := db.backend.memberPeers(ctx)
+	return peers, db.wrap("list peers", err)
 }
 
 // Checksum is [Node.Checksum] of the node that serves this handle.

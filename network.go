@@ -71,6 +71,13 @@ func (n *network) disconnect() {
 	}
 }
 
+// openConns is how many connections are open.
+func (n *network) openConns() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.conns)
+}
+
 func (n *network) acceptLoop() {
 	const maxDelay = time.Second
 	delay := 5 * time.Millisecond

@@ -66,6 +66,7 @@ type Node struct {
 	bootstrap  bootstrap
 	admission  admission
 	events     events
+	counters   *counters
 
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when failure is set
@@ -107,6 +108,7 @@ func New(addr string, o Options) (*Node, error) {
 		ended:   make(chan struct{}),
 		muted:   make(chan struct{}),
 	}
+	n.counters = newCounters()
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.reads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.askReadIndex}
 	n.leads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.verifiedIndex}

@@ -160,6 +160,8 @@ func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]by
 	case methodAdmit:
 		entry, err := n.serveAdmit(ctx, string(payload))
 		return entry, encodeError(err)
+	case methodStatus:
+		return msgpack.Marshal(n.status())
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }
@@ -297,6 +299,12 @@ func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) 
 		return msgpack.Marshal(c.n.Stats())
 	case methodChecksum:
 		return c.checksum(ctx, payload)
+	case methodPeers:
+		peers, err := c.db.memberPeers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return msgpack.Marshal(&peers)
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }
@@ -346,9 +354,14 @@ func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
 			return nil, fmt.Errorf("%w: %w: %w", ErrNotApplied, ErrTooLarge, err)
 		}
 	}
+	begun := time.Now()
 	res, err := c.n.send(ctx, cmd)
 	if err != nil {
-		return nil, outcome(err)
+		err = outcome(err)
+	}
+	c.n.counters.submitted(begun, len(decoded.Writes), res, err)
+	if err != nil {
+		return nil, err
 	}
 	leader := c.n.leader()
 	if len(leader) > 255 {
