@@ -40,7 +40,8 @@
 // cluster, admission.go keeps it from voting when it has lost its disk,
 // snapshot.go marks how far its state is durable, retention.go says what of the log
 // stays behind, install.go sends whole states to followers that are too far behind,
-// network.go listens, events.go tells what happens. check.go verifies a directory
+// network.go listens, events.go tells what happens, stats.go how a node is, with what
+// counters.go counts, and status.go how all members are. check.go verifies a directory
 // whose node is down. client.go and remoteview.go are the other end of rpc.go, in a
 // process that dialled.
 package skiff
