@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync/atomic"
+	"slices"
 	"testing"
 	"time"
 
@@ -211,40 +211,47 @@ func TestOpenConnectionsAreCounted(t *testing.T) {
 // arrived.
 func TestInstallIsInTheStats(t *testing.T) {
 	t.Parallel()
-	l := newLaggard(t, 2<<20, inMemory)
+	l := newLaggard(t, 2<<20, func(o *skiff.Options) {
+		inMemory(o)
+		o.InstallRate = 1 << 20
+	})
 	installed := l.node(l.away).Subscribe(1, skiff.KindInstalled)
-	var pieces atomic.Int32
 	l.net.OnWrite(func(from, to string, bytes int) {
-		// The first piece arrives, and the others wait.
-		if from == l.addrs[l.leader] && to == l.addrs[l.away] && bytes > 32<<10 && pieces.Add(1) == 2 {
+		if to != l.addrs[l.away] || bytes <= 32<<10 {
+			return
+		}
+		// When some has arrived, the rest waits.
+		if arriving := l.node(l.away).Stats().Installs; len(arriving) > 0 && arriving[0].Bytes > 0 {
 			l.net.Cut(from, to)
 		}
 	})
 	l.net.Heal()
-	stats := func(node int) (s skiff.Stats) {
+	onItsWay := func(node int) (in skiff.Install) {
 		until(t, "a state is on its way", func() bool {
-			s = l.node(node).Stats()
-			return len(s.Installs) > 0 && s.Installs[0].Bytes > 0
+			installs := l.node(node).Stats().Installs
+			if len(installs) != 1 || installs[0].Bytes == 0 {
+				return false
+			}
+			in = installs[0]
+			return true
 		})
-		return s
+		if in.Bytes >= 2<<20 || in.Index == 0 {
+			t.Errorf("node %d: %+v", node, in)
+		}
+		return in
 	}
-	for node, want := range map[int]skiff.Install{
-		l.leader: {Peer: l.addrs[l.away]},
-		l.away:   {Peer: l.addrs[l.leader], Receiving: true},
-	} {
-		s := stats(node)
-		got := s.Installs[0]
-		if len(s.Installs) != 1 || got.Peer != want.Peer || got.Receiving != want.Receiving {
-			t.Errorf("node %d: %+v, want %+v", node, s.Installs, want)
-		}
-		if got.Bytes > 1<<20 || got.Index == 0 {
-			t.Errorf("node %d: %+v", node, got)
-		}
+	received := onItsWay(l.away)
+	sender := slices.Index(l.addrs, received.Peer)
+	if !received.Receiving || sender < 0 || sender == l.away {
+		t.Fatalf("%+v", received)
+	}
+	if sent := onItsWay(sender); sent.Receiving || sent.Peer != l.addrs[l.away] || sent.Index != received.Index {
+		t.Errorf("sent %+v, received %+v", sent, received)
 	}
 	l.net.OnWrite(nil)
 	l.net.Heal()
 	next[skiff.Installed](t, installed)
-	for _, node := range []int{l.leader, l.away} {
+	for _, node := range []int{sender, l.away} {
 		until(t, "none is on its way", func() bool { return len(l.node(node).Stats().Installs) == 0 })
 	}
 }

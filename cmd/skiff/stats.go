@@ -91,7 +91,7 @@ var statsFigures = []struct {
 	{name: "LAST", cell: func(s skiff.Stats) string { return fmt.Sprint(s.LastIndex) }},
 	{name: "COMMIT", cell: func(s skiff.Stats) string { return fmt.Sprint(s.CommitIndex) }},
 	{name: "APPLIED", cell: func(s skiff.Stats) string { return fmt.Sprint(s.AppliedIndex) }},
-	{name: "SNAPSHOT", cell: func(s skiff.Stats) string { return fmt.Sprintf("%d of term %d", s.SnapshotIndex, s.SnapshotTerm) }},
+	{name: "SNAPSHOT", cell: snapshotCell},
 	{name: "LOG STORE", cell: func(s skiff.Stats) string { return string(s.LogStore) }},
 	{name: "LOG SIZE", cell: func(s skiff.Stats) string { return sizeCell(s.LogSize) }},
 	{name: "STATE SIZE", cell: func(s skiff.Stats) string { return sizeCell(s.StateSize) }},
@@ -103,6 +103,13 @@ var statsFigures = []struct {
 	{name: "INSTALLS", cell: func(s skiff.Stats) string { return installsCell(s.Installs) }},
 	{name: "UPTIME", cell: func(s skiff.Stats) string { return s.Uptime.Round(time.Second).String() }},
 	{name: "VERSION", cell: func(s skiff.Stats) string { return s.Version }},
+}
+
+func snapshotCell(s skiff.Stats) string {
+	if s.SnapshotIndex == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d of term %d", s.SnapshotIndex, s.SnapshotTerm)
 }
 
 func writesCell(w skiff.WriteStats) string {
