@@ -41,3 +41,10 @@ func sizeCell(bytes int64) string {
 	}
 	return fmt.Sprintf("%.1f %ciB", value, units[unit])
 }
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}

@@ -39,7 +39,7 @@ how long it took to answer. "-" means that it is not known.`,
 		if err != nil {
 			return err
 		}
-		return printRows(e.stdout, format, peers, "ADDRESS\tROLE\tVOTER\tCONTACT\tLAG\tLAG BYTES\tLATENCY\tVERSION", peerCells)
+		return printRows(e.stdout, format, peers, "ADDRESS\tROLE\tSUFFRAGE\tCONTACT\tLAG\tLAG BYTES\tLATENCY\tVERSION", peerCells)
 	}
 	return cmd
 }
@@ -50,7 +50,7 @@ func peerCells(p skiff.Peer) string {
 		latency = -1
 	}
 	return strings.Join([]string{
-		p.Address, role(p), yes(p.Voter), timeCell(p.LastContact), numberCell(p.Lag), sizeCell(p.LagBytes),
+		p.Address, role(p), suffrage(p.Voter), timeCell(p.LastContact), numberCell(p.Lag), sizeCell(p.LagBytes),
 		timeCell(latency), cmp.Or(p.Version, "-"),
 	}, "\t")
 }
@@ -66,11 +66,11 @@ func role(p skiff.Peer) string {
 	return "unreachable"
 }
 
-func yes(b bool) string {
-	if b {
-		return "yes"
+func suffrage(voter bool) string {
+	if voter {
+		return "voter"
 	}
-	return ""
+	return "nonvoter"
 }
 
 func newLeaderCmd(e *env) *cobra.Command {

@@ -34,7 +34,7 @@ func TestCluster(t *testing.T) {
 			}
 		}
 		table := c.ok(t, "peers")
-		if len(peers) != 3 || strings.Count(table, "yes") != 3 || strings.Count(table, "follower") != 2 || strings.Count(table, skiff.Version) != 3 {
+		if len(peers) != 3 || strings.Count(table, "  voter  ") != 3 || strings.Count(table, "follower") != 2 || strings.Count(table, skiff.Version) != 3 {
 			t.Errorf("%s", table)
 		}
 	})
