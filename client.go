@@ -351,6 +351,11 @@ func (c *client) nodeStats(ctx context.Context) (s Stats, err error) {
 	return s, err
 }
 
+func (c *client) memberPeers(ctx context.Context) (peers []Peer, err error) {
+	err = c.ask(ctx, methodPeers, nil, &peers)
+	return peers, err
+}
+
 func (c *client) checksum(ctx context.Context, index uint64) (sum Checksum, err error) {
 	var payload []byte
 	if index != 0 {

@@ -8,8 +8,8 @@ import (
 	"github.com/skiffdb/skiff/internal/address"
 )
 
-// Cluster changes the cluster that a [DB] belongs to, from a node or from a process
-// that dialled. Its methods may be called concurrently; ctx bounds each of them.
+// Cluster shows and changes the cluster that a [DB] belongs to, from a node or from a
+// process that dialled. Its methods may be called concurrently; ctx bounds each of them.
 type Cluster struct {
 	db *DB
 }
@@ -40,6 +40,15 @@ func (c Cluster) Weaken(ctx context.Context, address string, d time.Duration) er
 // WaitFor is [Node.WaitFor], on the node that serves this handle.
 func (c Cluster) WaitFor(ctx context.Context, address string) error {
 	return c.do(ctx, "wait for "+address, change{Op: opWaitFor, Address: address})
+}
+
+// Peers is [Node.Peers], of the node that serves this handle.
+func (c Cluster) Peers(ctx context.Context) ([]Peer, error) {
+	if err := c.db.ok(); err != nil {
+		return nil, err
+	}
+	peers, err := c.db.backend.memberPeers(ctx)
+	return peers, c.db.wrap("list peers", err)
 }
 
 func (c Cluster) do(ctx context.Context, op string, ch change) error {

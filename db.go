@@ -59,6 +59,7 @@ type backend interface {
 	sizeOf(ctx context.Context, ranges []util.Range) (leveldb.Sizes, error)
 	compactRange(ctx context.Context, r util.Range) error
 	nodeStats(ctx context.Context) (Stats, error)
+	memberPeers(ctx context.Context) ([]Peer, error)
 	checksum(ctx context.Context, index uint64) (Checksum, error)
 	admin(ctx context.Context, c change) error
 	close() error

@@ -43,8 +43,9 @@
 // elected. snapshot.go marks how far its state is durable, retention.go says what of
 // the log stays behind, install.go sends whole states to followers that are too far
 // behind. network.go listens, links.go knows who is connected, idle.go closes what
-// nobody uses, presence.go lets entries wait for who is away. events.go has all that a node tells (stateevents.go,
-// ready.go), subscription.go brings it to who listens, stats.go has the figures.
+// nobody uses, presence.go lets entries wait for who is away. events.go has all that a
+// node tells (stateevents.go, ready.go), subscription.go brings it to who listens.
+// stats.go says how a node is, with what counters.go counts, status.go how all are.
 // check.go verifies a directory whose node is down, and recover.go makes a new cluster
 // of one that has survived alone. client.go and remoteview.go are the other end of
 // rpc.go, in a process that dialled.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -83,7 +84,8 @@ func (src *installSource) send(ctx context.Context, to string, conn io.ReadWrite
 	if err != nil {
 		return nil, err
 	}
-	progress := src.store.progress(InstallProgress{Peer: to, Index: src.marker.Index, Total: src.size})
+	progress, end := src.store.progress(InstallProgress{Peer: to, Index: src.marker.Index, Total: src.size})
+	defer end()
 	w := bufio.NewWriterSize(&pacedWriter{ctx, conn, src.store.rate, func(n int) {
 		src.hold.use()
 		progress(n)
@@ -119,7 +121,8 @@ func (s *snapshotStore) receive(from string, conn io.ReadWriteCloser) error {
 	if err != nil {
 		return fmt.Errorf("receive state: %w", err)
 	}
-	progress := s.progress(InstallProgress{Peer: from, Receiving: true, Index: head.Marker.Index, Total: head.Size})
+	progress, end := s.progress(InstallProgress{Peer: from, Receiving: true, Index: head.Marker.Index, Total: head.Size})
+	defer end()
 	staged := &stagedState{token: randomHex(16), name: newStateName(), from: from, marker: head.Marker}
 	stop := stillAtWork(conn)
 	staged.store, err = storage.Import(s.root, staged.name, s.opts, meteredReader{r, progress}, head.Marker)
@@ -177,17 +180,42 @@ func stillAtWork(w io.Writer) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// progress returns a function that counts bytes and tells of them now and then.
-func (s *snapshotStore) progress(p InstallProgress) func(n int) {
+// progress returns a function that counts the bytes of a transfer and tells of them
+// now and then. The transfer is under way until end is called.
+func (s *snapshotStore) progress(p InstallProgress) (count func(n int), end func()) {
 	const step = 1 << 20
 	var told int64
-	return func(n int) {
-		p.Bytes += int64(n)
+	t := &Install{Peer: p.Peer, Receiving: p.Receiving, Index: p.Index, Total: p.Total}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.transfers = append(s.transfers, t)
+	count = func(n int) {
+		s.mu.Lock()
+		t.Bytes += int64(n)
+		p.Bytes = t.Bytes
+		s.mu.Unlock()
 		if p.Bytes-told >= step {
 			told = p.Bytes
 			s.emit(p)
 		}
 	}
+	end = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.transfers = slices.DeleteFunc(s.transfers, func(other *Install) bool { return other == t })
+	}
+	return count, end
+}
+
+// installs are the transfers under way, in the order in which they began.
+func (s *snapshotStore) installs() []Install {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	installs := make([]Install, len(s.transfers))
+	for i, t := range s.transfers {
+		installs[i] = *t
+	}
+	return installs
 }
 
 // sendPiece is how many bytes of a state are written at a time, and so the

@@ -3,6 +3,7 @@ package skiff
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
@@ -34,8 +35,16 @@ func (n *Node) notRunning(err error) error {
 	return stateError(err)
 }
 
+// countedRead is read for what [ReadStats] counts.
+func (l *local) countedRead(ctx context.Context, c Consistency, fn func(*storage.Store) error) error {
+	begun := time.Now()
+	err := l.read(ctx, c, fn)
+	l.n.counters.read(begun, c, err)
+	return err
+}
+
 func (l *local) get(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error) {
-	err = l.read(ctx, c, func(s *storage.Store) (err error) {
+	err = l.countedRead(ctx, c, func(s *storage.Store) (err error) {
 		value, version, err = s.Get(key, ro)
 		return err
 	})
@@ -43,14 +52,16 @@ func (l *local) get(ctx context.Context, c Consistency, key []byte, ro *opt.Read
 }
 
 func (l *local) has(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (ret bool, err error) {
-	err = l.read(ctx, c, func(s *storage.Store) (err error) {
+	err = l.countedRead(ctx, c, func(s *storage.Store) (err error) {
 		ret, err = s.Has(key, ro)
 		return err
 	})
 	return ret, err
 }
 
-func (l *local) write(ctx context.Context, encoded []byte) (uint64, error) {
+func (l *local) write(ctx context.Context, encoded []byte) (version uint64, err error) {
+	begun := time.Now()
+	defer func() { l.n.counters.wrote(begun, err) }()
 	if err := l.n.begin(); err != nil {
 		return 0, because(ErrNotApplied, err)
 	}
@@ -59,7 +70,7 @@ func (l *local) write(ctx context.Context, encoded []byte) (uint64, error) {
 }
 
 func (l *local) view(ctx context.Context, c Consistency) (v view, err error) {
-	err = l.read(ctx, c, func(s *storage.Store) error {
+	err = l.countedRead(ctx, c, func(s *storage.Store) error {
 		snap, err := s.Snapshot()
 		v = localView{l.n, snap}
 		return err
@@ -95,6 +106,8 @@ func (l *local) compactRange(ctx context.Context, r util.Range) error {
 }
 
 func (l *local) nodeStats(context.Context) (Stats, error) { return l.n.Stats(), nil }
+
+func (l *local) memberPeers(ctx context.Context) ([]Peer, error) { return l.n.memberPeers(ctx) }
 
 func (l *local) checksum(ctx context.Context, index uint64) (Checksum, error) {
 	return l.n.checksum(ctx, index)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,6 +24,7 @@ type raftStores struct {
 	log       *raftLog      // what raft sees, over
 	retaining *retainingLog // what of it stays, over a cache, over checksums, over the store
 	stable    raft.StableStore
+	path      string // of the log's file or directory, empty in memory
 	close     func() error
 }
 
@@ -50,8 +52,26 @@ func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(er
 	return &raftStores{
 		log: newRaftLog(retaining), retaining: retaining,
 		stable: &stableStore{StableStore: checkedStable{stable, stablePath}, onFailure: onFailure},
+		path:   logPath(dir, kind),
 		close:  func() error { return errors.Join(closeLog(), stable.Close()) },
 	}, nil
+}
+
+// size is how many bytes the files of the log have, or in memory its entries. A file
+// that goes meanwhile does not count.
+func (s *raftStores) size() (bytes int64) {
+	if s.path == "" {
+		return s.retaining.total()
+	}
+	_ = filepath.WalkDir(s.path, func(_ string, f fs.DirEntry, err error) error {
+		if err == nil && !f.IsDir() {
+			if info, err := f.Info(); err == nil {
+				bytes += info.Size()
+			}
+		}
+		return nil
+	})
+	return bytes
 }
 
 func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {

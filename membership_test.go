@@ -141,7 +141,7 @@ func TestJoinByItself(t *testing.T) {
 
 // voter tells whether a node knows itself as one.
 func voter(n *skiff.Node) bool {
-	return slices.ContainsFunc(n.Stats().Peers, func(p skiff.Peer) bool { return p.Self && p.Voter })
+	return slices.Contains(n.Stats().Peers, skiff.Member{Address: n.Address(), Voter: true})
 }
 
 // A read replica serves everything and counts for nothing, until it is given a

@@ -73,6 +73,7 @@ type Node struct {
 	told        telling
 	readiness   readiness
 	events      events
+	counters    *counters
 
 	failure  atomic.Pointer[error]
 	failed   chan struct{} // closed when failure is set
@@ -114,6 +115,7 @@ func New(addr string, o Options) (*Node, error) {
 		ended:   make(chan struct{}),
 		muted:   make(chan struct{}),
 	}
+	n.counters = newCounters()
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.reads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.askReadIndex}
 	n.leads = shared[uint64]{ctx: n.ctx, wg: &n.wg, run: n.verifiedIndex}

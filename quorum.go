@@ -89,6 +89,17 @@ func (a *acks) freshest(servers []raft.Server) string {
 	return string(best.ID)
 }
 
+// contacts is how long ago each peer was sent the latest request that it answered.
+func (a *acks) contacts() map[string]time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ages := make(map[string]time.Duration, len(a.latest))
+	for peer, answered := range a.latest {
+		ages[string(peer)] = time.Since(answered.sent)
+	}
+	return ages
+}
+
 // maxAppendBytes bounds the entries of one AppendEntries, at least one of which it
 // carries. raft counts entries only, and a message has to arrive within RPCTimeout.
 const maxAppendBytes = 1 << 20

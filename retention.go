@@ -146,6 +146,33 @@ func (l *retainingLog) size(index uint64) (int64, error) {
 	return int64(len(entry.Data)), err
 }
 
+// known is how many bytes the entries from index first to last have, if that is
+// known without reading them.
+func (l *retainingLog) known(first, last uint64) (bytes int64, ok bool) {
+	if first > last {
+		return 0, true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if first < l.first || last >= l.first+uint64(len(l.sizes)) {
+		return 0, false
+	}
+	for index := first; index <= last; index++ {
+		bytes += int64(l.sizes[index-l.first])
+	}
+	return bytes, true
+}
+
+// total is how many bytes all entries have, as far as that is known.
+func (l *retainingLog) total() (bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, size := range l.sizes {
+		bytes += int64(size)
+	}
+	return bytes
+}
+
 // hold keeps the entries from index on.
 type hold struct {
 	log   *retainingLog

@@ -184,6 +184,8 @@ func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]by
 		return n.serveWaitApplied(ctx, payload)
 	case methodWeaken:
 		return n.serveWeaken(ctx, payload)
+	case methodStatus:
+		return msgpack.Marshal(n.status())
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }
@@ -323,6 +325,12 @@ func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) 
 		return c.checksum(ctx, payload)
 	case methodAdmin:
 		return answer(payload, func(r change) (struct{}, error) { return struct{}{}, c.n.admin(ctx, r) })
+	case methodPeers:
+		peers, err := c.db.memberPeers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return msgpack.Marshal(&peers)
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }
@@ -372,9 +380,14 @@ func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
 			return nil, fmt.Errorf("%w: %w: %w", ErrNotApplied, ErrTooLarge, err)
 		}
 	}
+	begun := time.Now()
 	res, err := c.n.send(ctx, cmd)
 	if err != nil {
-		return nil, outcome(err)
+		err = outcome(err)
+	}
+	c.n.counters.submitted(begun, len(decoded.Writes), res, err)
+	if err != nil {
+		return nil, err
 	}
 	leader := c.n.leader()
 	if len(leader) > 255 {

@@ -64,6 +64,8 @@ type snapshotStore struct {
 	retired  []*storage.Store  // replaced, and perhaps still read from
 	incoming *reception        // the latest, which may have ended
 
+	transfers []*Install // under way
+
 	removals sync.WaitGroup // of retired states; grows under mu, while raft runs
 }
 

@@ -31,34 +31,54 @@ const (
 )
 
 // Stats is what a node knows of itself at a moment. Indices are places in the
-// raft log.
+// raft log; durations are in nanoseconds in JSON.
 type Stats struct {
-	Address   string `json:"address"`
-	ClusterID string `json:"cluster_id"` // hexadecimal; empty while not known
-	State     State  `json:"state"`
-	Term      uint64 `json:"term"`
-	Leader    string `json:"leader"` // empty if none is known
-	Ready     bool   `json:"ready"`  // the latest of the events Ready and NotReady
-	Peers     []Peer `json:"peers"`
+	Address   string   `json:"address"`
+	ClusterID string   `json:"cluster_id"` // hexadecimal; empty while not known
+	State     State    `json:"state"`
+	Ready     bool     `json:"ready"` // the latest of the events Ready and NotReady
+	Term      uint64   `json:"term"`
+	Leader    string   `json:"leader"` // empty if none is known
+	Peers     []Member `json:"peers"`  // all members, this one included; see [Node.Peers] for how they do
 
 	LastIndex     uint64 `json:"last_index"`     // the last entry in the log
 	CommitIndex   uint64 `json:"commit_index"`   // the last entry known to be at a majority
 	AppliedIndex  uint64 `json:"applied_index"`  // the last entry in the state
 	SnapshotIndex uint64 `json:"snapshot_index"` // the last entry covered by a snapshot
+	SnapshotTerm  uint64 `json:"snapshot_term"`  // the term of that entry
 
-	LogStore  LogStore      `json:"log_store"`  // or "memory"
-	StateSize int64         `json:"state_size"` // bytes of the state's tables on disk
-	Uptime    time.Duration `json:"uptime"`     // nanoseconds since Start
+	LogStore LogStore `json:"log_store"` // or "memory"
+	// LogSize is how many bytes the files of the log have. They do not shrink with the
+	// log: bbolt keeps room for later entries, and the WAL allocates whole segments in
+	// advance. In memory it is the bytes of the entries.
+	LogSize   int64 `json:"log_size"`
+	StateSize int64 `json:"state_size"` // bytes of the state's tables on disk
+
+	Writes WriteStats `json:"writes"`
+	Reads  ReadStats  `json:"reads"`
+
+	Connections int       `json:"connections"` // open to or from nodes and clients
+	Installs    []Install `json:"installs"`    // states being sent or received
+
+	Uptime    time.Duration `json:"uptime"` // since Start
 	Version   string        `json:"version"`
 	GoVersion string        `json:"go_version"`
 }
 
-// Peer is a member of the cluster as a node sees it.
-type Peer struct {
+// Member is a member of the cluster.
+type Member struct {
 	Address string `json:"address"`
 	Voter   bool   `json:"voter"`
-	Leader  bool   `json:"leader"`
-	Self    bool   `json:"self"` // the node that was asked
+}
+
+// Install is a whole state on its way to a follower that is too far behind for the
+// log to help it.
+type Install struct {
+	Peer      string `json:"peer"`      // the node at the other end
+	Receiving bool   `json:"receiving"` // from Peer, else sending to it
+	Index     uint64 `json:"index"`     // up to where the state goes
+	Bytes     int64  `json:"bytes"`     // on the wire, so far
+	Total     int64  `json:"total"`     // about what it will be
 }
 
 // Checksum is a hash of a node's whole content: keys, values, the versions of
@@ -103,11 +123,13 @@ func (n *Node) Term() uint64 {
 	return n.raft.CurrentTerm()
 }
 
-// Stats returns the node's figures. Of a node that is not running it has the
-// address and the state only.
+// Stats returns the node's figures. Of a node that is not running it has those only
+// that need no log and no state, such as the address and the counts. It waits for
+// nothing.
 func (n *Node) Stats() Stats {
 	s := Stats{
 		Address: n.address, State: n.State(), LogStore: n.logStore(),
+		Writes: n.counters.writeStats(), Reads: n.counters.readStats(),
 		Version: Version, GoVersion: goVersion(), Uptime: n.uptime(),
 	}
 	if n.begin() != nil {
@@ -120,13 +142,16 @@ func (n *Node) Stats() Stats {
 	s.Term = n.raft.CurrentTerm()
 	s.Leader = n.leader()
 	s.Ready = n.readiness.told()
-	s.Peers = n.peersOf(s.Leader)
+	s.Peers = n.memberList()
 	s.LastIndex = n.raft.LastIndex()
 	s.CommitIndex = n.raft.CommitIndex()
 	s.AppliedIndex = n.fsm.applied.value()
+	s.LogSize = n.stores.size()
+	s.Connections = n.network.openConns()
+	s.Installs = n.snapshots.installs()
 	_ = n.fsm.read(func(st *storage.Store) error { // a figure less is no reason to fail
 		m, err := st.Marker()
-		s.SnapshotIndex = m.Index
+		s.SnapshotIndex, s.SnapshotTerm = m.Index, m.Term
 		s.StateSize = st.Size()
 		return err
 	})
@@ -150,14 +175,14 @@ func (n *Node) logStore() LogStore {
 	return n.options.LogStore
 }
 
-func (n *Node) peersOf(leader string) []Peer {
+// membership is this node's latest configuration.
+func (n *Node) memberList() []Member {
 	servers := n.raft.GetConfiguration().Configuration().Servers
-	peers := make([]Peer, len(servers))
+	members := make([]Member, len(servers))
 	for i, s := range servers {
-		a := string(s.ID)
-		peers[i] = Peer{Address: a, Voter: s.Suffrage == raft.Voter, Leader: a == leader, Self: a == n.address}
+		members[i] = Member{Address: string(s.ID), Voter: s.Suffrage == raft.Voter}
 	}
-	return peers
+	return members
 }
 
 // Checksum hashes the node's state, with everything in it that had been

@@ -88,7 +88,7 @@ type benchTarget struct{ role, address string }
 func benchTargets(stats skiff.Stats) []benchTarget {
 	targets := []benchTarget{{"leader", stats.Leader}}
 	for _, p := range stats.Peers {
-		if p.Voter && !p.Leader {
+		if p.Voter && p.Address != stats.Leader {
 			return append(targets, benchTarget{"follower", p.Address})
 		}
 	}

@@ -50,7 +50,7 @@ nodes do not get to one index, 6 if one is unreachable.`,
 }
 
 // compare asks all peers until they can be compared.
-func (c *client) compare(ctx context.Context, peers []skiff.Peer) ([]answer[skiff.Checksum], error) {
+func (c *client) compare(ctx context.Context, peers []skiff.Member) ([]answer[skiff.Checksum], error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	nodes := make([]string, len(peers))

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +14,13 @@ import (
 func newPeersCmd(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peers",
-		Short: "List the members of the cluster",
+		Short: "List the members of the cluster, and how they do",
+		Long: `List the members of the cluster. The node at hand asks all of them, so that is how they
+look from there. A member that does not answer is in the list, and no error.
+
+CONTACT is how long ago the leader and the member have heard of each other. LAG and LAG BYTES
+are the log entries, and their bytes, that the leader has and the member lacks. LATENCY is
+how long it took to answer. "-" means that it is not known.`,
 		Example: `  skiff peers
   skiff peers -o jsonl | jq -r .address`,
 		Args: cobra.NoArgs,
@@ -22,29 +31,46 @@ func newPeersCmd(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		stats, err := c.clusterStats(cmd.Context())
+		var peers []skiff.Peer
+		err = c.request(cmd.Context(), func(ctx context.Context, db *skiff.DB) (err error) {
+			peers, err = db.Cluster().Peers(ctx)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		return printRows(e.stdout, format, stats.Peers, "ADDRESS\tROLE\tLEADER", func(p skiff.Peer) string {
-			return fmt.Sprintf("%s\t%s\t%s", p.Address, role(p), yes(p.Leader))
-		})
+		return printRows(e.stdout, format, peers, "ADDRESS\tROLE\tSUFFRAGE\tCONTACT\tLAG\tLAG BYTES\tLATENCY\tVERSION", peerCells)
 	}
 	return cmd
 }
 
+func peerCells(p skiff.Peer) string {
+	latency := p.Latency
+	if !p.Connected {
+		latency = -1
+	}
+	return strings.Join([]string{
+		p.Address, role(p), suffrage(p.Voter), timeCell(p.LastContact), numberCell(p.Lag), sizeCell(p.LagBytes),
+		timeCell(latency), cmp.Or(p.Version, "-"),
+	}, "\t")
+}
+
+// role is what a member does, or what is wrong with it.
 func role(p skiff.Peer) string {
-	if p.Voter {
+	switch {
+	case p.Role != "":
+		return string(p.Role)
+	case p.Connected:
+		return "error"
+	}
+	return "unreachable"
+}
+
+func suffrage(voter bool) string {
+	if voter {
 		return "voter"
 	}
 	return "nonvoter"
-}
-
-func yes(b bool) string {
-	if b {
-		return "yes"
-	}
-	return ""
 }
 
 func newLeaderCmd(e *env) *cobra.Command {

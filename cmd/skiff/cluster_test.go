@@ -29,11 +29,12 @@ func TestCluster(t *testing.T) {
 		var peers []skiff.Peer
 		unmarshal(t, c.ok(t, "peers", "-o", "json"), &peers)
 		for _, p := range peers {
-			if !slices.Contains(addresses, p.Address) || !p.Voter || p.Leader != (p.Address == leader) {
+			if !slices.Contains(addresses, p.Address) || !p.Voter || (p.Role == skiff.StateLeader) != (p.Address == leader) {
 				t.Errorf("%+v", p)
 			}
 		}
-		if table := c.ok(t, "peers"); len(peers) != 3 || strings.Count(table, "voter") != 3 || strings.Count(table, "yes") != 1 {
+		table := c.ok(t, "peers")
+		if len(peers) != 3 || strings.Count(table, "  voter  ") != 3 || strings.Count(table, "follower") != 2 || strings.Count(table, skiff.Version) != 3 {
 			t.Errorf("%s", table)
 		}
 	})
@@ -45,8 +46,42 @@ func TestCluster(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		}
-		if got := strings.Count(c.ok(t, "stats"), "\n"); got != 4 {
-			t.Errorf("%d lines", got)
+		lines := strings.Split(c.ok(t, "stats"), "\n") // a column for each
+		if got := strings.Fields(lines[0]); !slices.Equal(got, append([]string{"ADDRESS"}, addresses...)) {
+			t.Errorf("%q", got)
+		}
+		for _, s := range stats {
+			at := cliOn(s.Address)
+			before := at.ok(t, "stats")
+			at.ok(t, "get", "k")
+			after := at.ok(t, "stats")
+			if b, a := lineOf(before, "READS"), lineOf(after, "READS"); a == b || !strings.Contains(a, "0 failed") {
+				t.Errorf("%q after %q", a, b)
+			}
+		}
+	})
+	t.Run("top", func(t *testing.T) {
+		if got := strings.Count(c.ok(t, "top", "--count", "2", "--interval", "1ms"), "ADDRESS"); got != 2 {
+			t.Errorf("%d tables", got)
+		}
+		var rows []topRow
+		for line := range strings.Lines(c.ok(t, "top", "--count", "2", "--interval", "1ms", "-o", "jsonl")) {
+			var r topRow
+			unmarshal(t, line, &r)
+			rows = append(rows, r)
+		}
+		if len(rows) != 6 {
+			t.Fatalf("%d rows", len(rows))
+		}
+		for i, r := range rows {
+			if r.Address != rows[i%3].Address || (r.WritesPerSecond == -1) != (i < 3) || (r.ReadsPerSecond == -1) != (i < 3) {
+				t.Errorf("%+v", r)
+			}
+		}
+		for _, args := range [][]string{{"--interval", "0s"}, {"--count", "-1"}} {
+			if r := c.run(t, append(args, "top")...); r.code != 2 {
+				t.Errorf("%q: %+v", args, r)
+			}
 		}
 	})
 	t.Run("checksum", func(t *testing.T) {
@@ -82,11 +117,24 @@ func TestCluster(t *testing.T) {
 		if r.code != 6 || strings.Count(r.stdout, "\n") != 3 || !strings.Contains(r.stdout, `"state":"unreachable"`) {
 			t.Errorf("stats: %+v", r)
 		}
+		if table := lineOf(cliOn(addresses[1:]...).ok(t, "peers"), addresses[0]); !strings.Contains(table, "unreachable") {
+			t.Errorf("peers: %q", table)
+		}
 		r = c.run(t, "checksum")
 		if r.code != 6 || !strings.Contains(r.stdout, addresses[0]+"  -") {
 			t.Errorf("checksum: %+v", r)
 		}
 	})
+}
+
+// lineOf is the line of a table that begins with a word.
+func lineOf(table, word string) string {
+	for line := range strings.Lines(table) {
+		if strings.HasPrefix(line, word+" ") {
+			return line
+		}
+	}
+	return ""
 }
 
 func unmarshal(t *testing.T, text string, v any) {

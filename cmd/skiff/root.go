@@ -76,6 +76,9 @@ JSON: a key or value that is not valid UTF-8 stands in base64 under "key_b64" or
   skiff get greeting`
 	root.Version = skiff.Version
 	root.SetVersionTemplate("skiff {{.Version}}\n")
+	top := newTopCmd(e) // not in the demo, which prints what a command puts out when it has ended
+	top.GroupID = "Cluster:"
+	root.AddCommand(top)
 	addGroup(root, "Nodes:", newDemoCmd(e), newServeCmd(e), newCheckCmd(e), newRecoverCmd(e))
 	return root
 }

@@ -60,6 +60,7 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 	flags.Uint64Var(&o.TrailingLogs, "trailing-logs", 0, "log entries kept behind a snapshot (default 10240)")
 	flags.Int64Var(&o.TrailingBytes, "trailing-bytes", 0, "bound of these entries in bytes (default 64 MiB)")
 	flags.Int64Var(&o.InstallRate, "install-rate", 0, "bytes per second at which states are sent (default 64 MiB)")
+	h := addHTTPFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var level slog.Level
 		if err := level.UnmarshalText([]byte(logLevel.value)); err != nil {
@@ -67,17 +68,22 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 		}
 		o.LogStore = skiff.LogStore(logStore.value)
 		o.Logger = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
-		return serve(cmd.Context(), e, args[0], o, events)
+		return serve(cmd.Context(), e, args[0], o, h, events)
 	}
 	return cmd
 }
 
 // serve runs a node until ctx ends or it fails.
-func serve(ctx context.Context, e *env, address string, o skiff.Options, events bool) error {
+func serve(ctx context.Context, e *env, address string, o skiff.Options, h *httpOptions, events bool) (err error) {
 	node, err := skiff.New(address, o)
 	if err != nil {
 		return err
 	}
+	server, err := h.listen(e, node)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.close()) }()
 	if events {
 		var printer sync.WaitGroup
 		told := node.Subscribe(eventBuffer)
