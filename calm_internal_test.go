@@ -53,6 +53,7 @@ func newCalm(t *testing.T, size int, change func(i int, n *Node)) *calm {
 	c.elect(0, 1)
 	for _, n := range c.nodes {
 		noError(t, n.WaitReady(ctx))
+		noError(t, n.ReadConsensus(ctx)) // it knows the cluster
 	}
 	return c
 }

@@ -108,7 +108,8 @@ func (a *attacked) dial(i int) net.Conn {
 func (a *attacked) enter(i int, kind wire.Kind) net.Conn {
 	a.t.Helper()
 	c := a.dial(i)
-	if err := wire.WritePreface(c, wire.Preface{Kind: kind, From: "/ip4/10.0.0.66/tcp/9490", To: a.nodes[i].address}); err != nil {
+	p := wire.Preface{Kind: kind, ClusterID: a.nodes[i].knownClusterID(), From: "/ip4/10.0.0.66/tcp/9490", To: a.nodes[i].address}
+	if err := wire.WritePreface(c, p); err != nil {
 		a.t.Fatal(err)
 	}
 	if reply, err := wire.ReadPrefaceReply(c); err != nil || reply.Refused != wire.Accepted {

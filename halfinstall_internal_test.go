@@ -69,6 +69,7 @@ func TestALeaderThatStallsBeforeTheToken(t *testing.T) {
 	noError(t, n.WaitReady(ctx))
 
 	leader := newEndpoint(t, network, scriptedNode, newInstalled(t, "").store)
+	leader.network.clusterID = n.knownClusterID
 	token, later := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {

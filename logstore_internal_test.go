@@ -229,12 +229,11 @@ func newEndpoint(t *testing.T, net *memnet.Network, addr string, snapshots *snap
 	noError(t, err)
 	l, err := host.Listen(t.Context(), parsed)
 	noError(t, err)
-	unknown := func() wire.ClusterID { return wire.ClusterID{} }
 	n := newNetwork(addr, l, time.Minute, slog.New(slog.DiscardHandler))
-	n.clusterID = unknown
+	n.clusterID = func() wire.ClusterID { return wire.ClusterID{} }
 	n.install = func(from string, c stdnet.Conn) error { return snapshots.receive(from, c) }
 	n.serve()
-	d := &dialer{self: addr, transport: host, timeout: time.Minute, clusterID: unknown, network: n, links: n.links}
+	d := &dialer{self: addr, transport: host, timeout: time.Minute, clusterID: func() wire.ClusterID { return n.clusterID() }, network: n, links: n.links}
 	return &endpoint{n, newRaftTransport(raftStream{network: n, dialer: d}, time.Minute, hclog.NewNullLogger(), snapshots.log, func(any) error { return nil })}
 }
 
