@@ -20,6 +20,7 @@ type acks struct {
 	mu     sync.Mutex
 	begun  uint64 // requests so far, and so the number of the latest
 	latest map[raft.ServerID]ack
+	next   chan struct{} // closed at the next answer; nil while nobody waits
 }
 
 type ack struct {
@@ -43,6 +44,16 @@ func (a *acks) now() uint64 {
 	return a.begun
 }
 
+// more is closed at the next answer.
+func (a *acks) more() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		a.next = make(chan struct{})
+	}
+	return a.next
+}
+
 // record notes that a peer has answered a request in agreement.
 func (a *acks) record(peer raft.ServerID, answered ack) {
 	a.mu.Lock()
@@ -52,6 +63,10 @@ func (a *acks) record(peer raft.ServerID, answered ack) {
 	}
 	if answered.number > a.latest[peer].number {
 		a.latest[peer] = answered
+	}
+	if a.next != nil {
+		close(a.next)
+		a.next = nil
 	}
 }
 
