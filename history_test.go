@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/util"
 
 	"github.com/skiffdb/skiff"
 )
@@ -21,39 +24,49 @@ import (
 // runHistory runs clients through a number of faults and checks what they saw.
 func runHistory(t *testing.T, faults int, fault func(*history, *rand.Rand)) {
 	seed := historySeed(t)
-	c := newCluster(t, 3, nil)
-	remote := dialCluster(c)
-	h := &history{t: t, c: c, start: time.Now(), wantGrown: make(chan struct{})}
-
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	var clients sync.WaitGroup
-	for id := range historyClients {
-		cl := &historyClient{h: h, id: id, home: id % 4, remote: remote, rnd: rand.New(rand.NewPCG(seed, uint64(id)))}
-		clients.Go(func() { cl.run(ctx) })
-	}
+	h := newHistory(newCluster(t, 3, nil), seed)
+	defer h.end()
 	schedule := rand.New(rand.NewPCG(seed, historyClients))
 	for range faults {
 		h.await(10 + schedule.IntN(20))
 		fault(h, schedule)
 	}
 	h.await(20)
-	stop()
-	clients.Wait()
+	h.end()
 
-	c.waitReady()
+	h.c.waitReady()
 	h.readEverywhere()
-	if err := remote.Close(); err != nil {
-		t.Error(err)
-	}
 	h.check()
-	c.wantSameState()
+	h.c.wantSameState()
 }
 
 const (
-	historyClients = 8 // two on each node, and two that are no members
-	historyKeys    = 4
+	historyClients = 8 // three quarters on nodes, the others are no members
+	historyKeys    = 4 // of one era
 )
+
+// newHistory starts clients on a cluster.
+func newHistory(c *cluster, seed uint64) *history {
+	h := &history{
+		t: c.t, c: c, start: time.Now(), wantGrown: make(chan struct{}), away: map[int]bool{},
+		kept: map[string]outcome{},
+	}
+	h.remote = dialCluster(c)
+	ctx, stop := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	for id := range historyClients {
+		cl := &historyClient{h: h, id: id, home: id, rnd: rand.New(rand.NewPCG(seed, uint64(id)))}
+		clients.Go(func() { cl.run(ctx) })
+	}
+	h.end = sync.OnceFunc(func() {
+		stop()
+		clients.Wait()
+		if err := h.remote.Close(); err != nil {
+			h.t.Error(err)
+		}
+	})
+	return h
+}
 
 // historySeed decides the schedule and what the clients do. A failed run is
 // repeated by SKIFF_TEST_SEED, as far as the machine's own timing allows.
@@ -74,9 +87,15 @@ type history struct {
 	t     testing.TB
 	c     *cluster
 	start time.Time
+	end   func() // stops the clients, and waits for them
+
+	remote *skiff.DB // of those that are no members
 
 	mu        sync.Mutex
+	era       int          // of the keys in use: in a long history, others from time to time
+	away      map[int]bool // nodes that may run, and are no members
 	ops       []porcupine.Operation
+	kept      map[string]outcome // what became of keys that are written once
 	completed int
 	wantGrown chan struct{} // closed when completed grows
 
@@ -113,6 +132,27 @@ func (h *history) done() int {
 
 func (h *history) now() int64 { return int64(time.Since(h.start)) }
 
+// setAway keeps clients from a node that is no member, or lets them use it.
+func (h *history) setAway(node int, away bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.away[node] = away
+}
+
+// nextEra gives the clients new keys. What is pending in the old ones makes a history
+// hard to check, the more the longer it goes on.
+func (h *history) nextEra() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.era++
+}
+
+func (h *history) eras() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.era + 1
+}
+
 // progress counts a completed operation; the caller holds mu.
 func (h *history) progress() {
 	h.completed++
@@ -135,12 +175,12 @@ type registerOutput struct {
 // registerModel is a key: a read gives what was last written.
 var registerModel = porcupine.Model{
 	Partition: func(ops []porcupine.Operation) [][]porcupine.Operation {
-		keys := make([][]porcupine.Operation, historyKeys)
+		byKey := map[int][]porcupine.Operation{}
 		for _, op := range ops {
 			key := op.Input.(registerInput).key
-			keys[key] = append(keys[key], op)
+			byKey[key] = append(byKey[key], op)
 		}
-		return keys
+		return slices.Collect(maps.Values(byKey))
 	},
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
@@ -192,25 +232,59 @@ func (h *history) check() {
 	h.t.Errorf("the history is not linearizable (%s), see %s", result, filepath.ToSlash(f.Name()))
 }
 
-// readEverywhere ends the history with a look at each key through each node, and
-// at the counter. Were an acknowledged write lost, these reads would not fit.
+// readEverywhere ends the history with a look at each key through each node. Were an
+// acknowledged write lost, these reads would not fit.
 func (h *history) readEverywhere() {
 	h.t.Helper()
 	for i := range h.c.nodes {
-		db := h.c.node(i).DB()
-		for key := range historyKeys {
+		n := h.c.node(i)
+		if n == nil {
+			continue
+		}
+		db := n.DB()
+		for key := range h.eras() * historyKeys {
 			if !h.get(historyClients+i, db, key) {
 				h.t.Errorf("node %d: key-%d cannot be read", i, key)
 			}
 		}
-		n, err := counterValue(db.Get(counterKey, nil))
-		if err != nil {
-			h.t.Errorf("node %d: counter: %v", i, err)
+		h.wantCounter(i, db)
+		h.wantKept(i, db)
+	}
+}
+
+// wantCounter looks at the counter. An increment that was applied twice, or applied
+// and then reported as a conflict because it came again, makes it too high.
+func (h *history) wantCounter(node int, db *skiff.DB) {
+	h.t.Helper()
+	n, err := counterValue(db.Get(counterKey, nil))
+	if err != nil {
+		h.t.Errorf("node %d: counter: %v", node, err)
+	}
+	if n < h.counted || n > h.counted+h.maybeCounted {
+		h.t.Errorf("node %d: the counter is at %d after %d increments, and %d with unknown outcome", node, n, h.counted, h.maybeCounted)
+	}
+}
+
+// wantKept looks for what was written once: all that was acknowledged, and nothing
+// that certainly was not applied.
+func (h *history) wantKept(node int, db *skiff.DB) {
+	h.t.Helper()
+	there := map[string]bool{}
+	it := db.NewIterator(util.BytesPrefix([]byte(keptPrefix)), nil)
+	defer it.Release()
+	for it.Next() {
+		there[string(it.Key())] = true
+	}
+	if err := it.Error(); err != nil {
+		h.t.Errorf("node %d: iterate: %v", node, err)
+		return
+	}
+	for key, outcome := range h.kept {
+		if outcome == applied && !there[key] {
+			h.t.Errorf("node %d: %s was acknowledged, and is lost", node, key)
 		}
-		// An increment that was applied twice, or applied and then reported as a
-		// conflict because it came again, makes it too high.
-		if n < h.counted || n > h.counted+h.maybeCounted {
-			h.t.Errorf("node %d: the counter is at %d after %d increments, and %d with unknown outcome", i, n, h.counted, h.maybeCounted)
+		if outcome == notApplied && there[key] {
+			h.t.Errorf("node %d: %s is there, and was not applied, as its writer was told", node, key)
 		}
 	}
 }
@@ -255,15 +329,14 @@ func counterValue(value []byte, err error) (int, error) {
 type historyClient struct {
 	h      *history
 	id     int // in the history; another one after an unknown outcome, which never returns
-	home   int // the node it works on, if that runs; 3: none, it is remote
-	remote *skiff.DB
+	home   int // the node it works on, if that is there; every fourth client is remote
 	rnd    *rand.Rand
 	writes int
 }
 
 func (cl *historyClient) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		cl.step(cl.rnd.IntN(historyKeys))
+		cl.step((cl.h.eras()-1)*historyKeys + cl.rnd.IntN(historyKeys))
 	}
 }
 
@@ -284,22 +357,36 @@ func (cl *historyClient) step(key int) {
 		cl.write(registerInput{key: key, value: value}, func() error { return db.Put(historyKey(key), []byte(value), nil) })
 	case p < 85:
 		cl.write(registerInput{key: key}, func() error { return db.Delete(historyKey(key), nil) })
-	default:
+	case p < 93:
 		cl.count(db)
+	default:
+		cl.keep(db)
 	}
 }
 
-// db is the handle to work on. While its node is down, a client goes to another.
+// db is the handle to work on. While its node is down or away, a client goes to
+// another.
 func (cl *historyClient) db() *skiff.DB {
-	for i := range 3 {
-		if cl.home == 3 {
-			break
-		}
-		if n := cl.h.c.node((cl.home + i) % 3); n != nil {
+	if cl.home%4 == 3 {
+		return cl.h.remote
+	}
+	nodes := len(cl.h.c.nodes)
+	for i := range nodes {
+		if n := cl.h.member((cl.home + i) % nodes); n != nil {
 			return n.DB()
 		}
 	}
-	return cl.remote
+	return cl.h.remote
+}
+
+// member returns a node if it is there, and is a member.
+func (h *history) member(i int) *skiff.Node {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.away[i] {
+		return nil
+	}
+	return h.c.node(i)
 }
 
 func (cl *historyClient) write(in registerInput, do func() error) {
@@ -339,6 +426,21 @@ func (cl *historyClient) count(db *skiff.DB) {
 		cl.h.progress()
 	case unknown:
 		cl.h.maybeCounted++
+	}
+}
+
+const keptPrefix = "kept-"
+
+// keep writes a key that nobody else writes.
+func (cl *historyClient) keep(db *skiff.DB) {
+	cl.writes++
+	key := fmt.Sprintf("%s%d.%d", keptPrefix, cl.id, cl.writes)
+	outcome := cl.outcome(db.Put([]byte(key), nil, nil))
+	cl.h.mu.Lock()
+	defer cl.h.mu.Unlock()
+	cl.h.kept[key] = outcome
+	if outcome == applied {
+		cl.h.progress()
 	}
 }
 

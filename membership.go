@@ -194,7 +194,12 @@ func (n *Node) changeMembership(ctx context.Context, op string, c change) (err e
 			return n.wrap(op, nil, err)
 		}
 		c.Again = c.Again || !again.untouched
-		if stop := n.retryPolicy().pause(ctx, try, changed); stop != nil {
+		stop := n.retryPolicy().pause(ctx, try, changed)
+		switch {
+		case stop == nil:
+		case c.Op == opLeave && c.Address == n.address && errors.Is(stop, ErrRemoved):
+			return nil // it has heard of it before the answer came
+		default:
 			return n.wrap(op, nil, gaveUp(stop, again.error))
 		}
 	}

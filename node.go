@@ -309,6 +309,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 	stream := raftStream{network: n.network, dialer: n.dialer()}
 	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.admission.check)
 	n.transport.mayCampaign = n.weakness.check
+	n.transport.mayLead = n.mayLead
 	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
 	if err != nil {

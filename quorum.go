@@ -89,14 +89,13 @@ func (a *acks) majority(self raft.ServerID, servers []raft.Server, ok func(ack) 
 	return agree > voters/2
 }
 
-// freshest is which of servers has answered last, any if none has.
-func (a *acks) freshest(servers []raft.Server) string {
+// freshest sorts servers by who has answered last.
+func (a *acks) freshest(servers []raft.Server) []raft.Server {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	best := slices.MaxFunc(servers, func(x, y raft.Server) int {
-		return cmp.Compare(a.latest[x.ID].number, a.latest[y.ID].number)
+	return slices.SortedFunc(slices.Values(servers), func(x, y raft.Server) int {
+		return cmp.Compare(a.latest[y.ID].number, a.latest[x.ID].number)
 	})
-	return string(best.ID)
 }
 
 // maxAppendBytes bounds the entries of one AppendEntries, at least one of which it
@@ -105,6 +104,9 @@ const maxAppendBytes = 1 << 20
 
 // AppendEntries implements raft.Transport.
 func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := t.mayLead(args.Term); err != nil {
+		return err
+	}
 	trim(args)
 	request := t.acks.begin(args.Term)
 	err := t.NetworkTransport.AppendEntries(id, to, args, resp)
@@ -124,14 +126,18 @@ func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAd
 	if err != nil {
 		return nil, err
 	}
-	return trimmingPipeline{p}, nil
+	return leaderPipeline{p, t}, nil
 }
 
-type trimmingPipeline struct {
+type leaderPipeline struct {
 	raft.AppendPipeline
+	t *raftTransport
 }
 
-func (p trimmingPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+func (p leaderPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if err := p.t.mayLead(args.Term); err != nil {
+		return nil, err
+	}
 	trim(args)
 	return p.AppendPipeline.AppendEntries(args, resp)
 }
