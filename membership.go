@@ -310,12 +310,11 @@ func (n *Node) members() []string { return addresses(n.servers()) }
 // other change comes in between.
 func (n *Node) reconfigure(ctx context.Context, next func([]raft.Server) (func() raft.IndexFuture, error)) error {
 	err := n.await(ctx, func() error {
-		select {
-		case n.membership.changing <- struct{}{}:
-			defer func() { <-n.membership.changing }()
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		done, err := n.membership.oneAtATime(ctx)
+		if err != nil {
+			return err
 		}
+		defer done()
 		ask, err := next(n.servers())
 		if err != nil || ask == nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skiffdb/skiff/internal/wire"
@@ -20,12 +21,12 @@ import (
 type network struct {
 	self      string
 	clusterID func() wire.ClusterID // zero while not known
-	// incarnation is the node's own; replaced tells whether another one has taken the
-	// place of the node at an address. Set before serve.
-	incarnation wire.Incarnation
-	replaced    func(address string, i wire.Incarnation) bool
-	timeout     time.Duration // for a preface
-	logger      *slog.Logger
+	// identity is the node's own; replaced tells whether another one has taken the place
+	// of the node at an address. Set before serve.
+	identity func() wire.Identity
+	replaced func(address string, i wire.Identity) bool
+	timeout  time.Duration // for a preface
+	logger   *slog.Logger
 
 	// The services. They are set before serve, and called concurrently.
 	rpc     func() wire.Handler                  // for a connection from a node
@@ -39,13 +40,16 @@ type network struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the accept loop and what serves each connection
 
+	cuts atomic.Uint64 // how often disconnectFrom was called
+
 	mu    sync.Mutex
 	conns map[net.Conn]struct{} // all open ones, to be closed at the end
 }
 
 func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog.Logger) *network {
 	n := &network{
-		replaced: func(string, wire.Incarnation) bool { return false },
+		identity: func() wire.Identity { return wire.Identity{} },
+		replaced: func(string, wire.Identity) bool { return false },
 		self:     self, listener: l, timeout: timeout, logger: logger,
 		raftConns: make(chan net.Conn),
 		conns:     map[net.Conn]struct{}{},
@@ -100,8 +104,9 @@ func (n *network) acceptLoop() {
 	}
 }
 
-// disconnectFrom closes the connections that are open with a node.
+// disconnectFrom closes raft's connections with a node, in both directions.
 func (n *network) disconnectFrom(peer string) {
+	n.cuts.Add(1)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for c := range n.conns {
@@ -115,7 +120,7 @@ func (n *network) disconnectFrom(peer string) {
 type tracked struct {
 	net.Conn
 	n    *network
-	peer string // the node on the other side; set under n.mu once it is known
+	peer string // the node on the other side of one of raft's; "" if it is none
 	once sync.Once
 }
 
@@ -138,9 +143,10 @@ func (t *tracked) Close() error {
 	return t.Conn.Close()
 }
 
-// track registers c, or closes it if the network has closed.
-func (n *network) track(c net.Conn) (net.Conn, error) {
-	t := &tracked{Conn: c, n: n}
+// track registers c, or closes it if the network has closed. peer is as in tracked, or
+// comes later.
+func (n *network) track(c net.Conn, peer string) (*tracked, error) {
+	t := &tracked{Conn: c, n: n, peer: peer}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ctx.Err() != nil {
@@ -150,8 +156,8 @@ func (n *network) track(c net.Conn) (net.Conn, error) {
 	return t, nil
 }
 
-func (n *network) handle(c net.Conn) {
-	c, err := n.track(c)
+func (n *network) handle(incoming net.Conn) {
+	c, err := n.track(incoming, "")
 	if err != nil {
 		return
 	}
@@ -199,7 +205,7 @@ func (n *network) serveConn(c net.Conn, cfg wire.Config, done func()) {
 }
 
 // handshake answers a preface.
-func (n *network) handshake(c net.Conn) (wire.Preface, error) {
+func (n *network) handshake(c *tracked) (wire.Preface, error) {
 	if err := c.SetDeadline(time.Now().Add(n.timeout)); err != nil {
 		return wire.Preface{}, err
 	}
@@ -207,6 +213,11 @@ func (n *network) handshake(c net.Conn) (wire.Preface, error) {
 	var version wire.ErrVersion
 	if err != nil && !errors.As(err, &version) {
 		return p, err
+	}
+	if partOfRaft(p.Kind) {
+		n.mu.Lock()
+		c.peer = p.From // from now on disconnectFrom sees it
+		n.mu.Unlock()
 	}
 	reply := n.judge(p, err)
 	if err := wire.WritePrefaceReply(c, reply); err != nil {
@@ -220,7 +231,7 @@ func (n *network) handshake(c net.Conn) (wire.Preface, error) {
 
 func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 	mine := n.clusterID()
-	reply := wire.PrefaceReply{ClusterID: mine, Incarnation: n.incarnation}
+	reply := wire.PrefaceReply{ClusterID: mine, Identity: n.identity()}
 	refuse := func(why wire.Refusal, format string, args ...any) {
 		reply.Refused, reply.Message = why, fmt.Sprintf(format, args...)
 	}
@@ -231,7 +242,7 @@ func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 		refuse(wire.RefusedAddress, "this is %s, not %s", n.self, p.To)
 	case !mine.IsZero() && !p.ClusterID.IsZero() && mine != p.ClusterID:
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, not %s", n.self, mine, p.ClusterID)
-	case partOfRaft(p.Kind) && n.replaced(p.From, p.Incarnation):
+	case partOfRaft(p.Kind) && n.replaced(p.From, p.Identity):
 		refuse(wire.RefusedStale, "another process has taken the place of %s", p.From)
 	case p.Kind < wire.KindRaft || p.Kind > wire.KindInstall:
 		refuse(wire.RefusedOther, "%s knows no connections of %s", n.self, p.Kind)

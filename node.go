@@ -282,7 +282,7 @@ func (n *Node) listen(ctx context.Context) error {
 	}
 	n.network = newNetwork(n.address, l, n.options.RPCTimeout, n.logger)
 	n.network.clusterID = n.knownClusterID
-	n.network.incarnation, n.network.replaced = n.incarnation, n.fsm.roster.replaced
+	n.network.identity, n.network.replaced = n.self, n.fsm.roster.replaced
 	n.network.rpc = func() wire.Handler { return n.serveNode }
 	n.network.client = n.serveClient
 	n.network.install = n.receiveState
@@ -300,7 +300,7 @@ func (n *Node) dialer() *dialer {
 	return &dialer{
 		self: n.address, transport: n.options.Transport,
 		timeout: n.options.RPCTimeout, clusterID: n.knownClusterID,
-		incarnation: n.incarnation, replaced: n.fsm.roster.replaced,
+		identity: n.self, replaced: n.fsm.roster.replaced,
 	}
 }
 

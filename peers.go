@@ -20,9 +20,9 @@ type dialer struct {
 	timeout   time.Duration
 	clusterID func() wire.ClusterID // zero while not known
 
-	// Of a node, see network; zero for a client.
-	incarnation wire.Incarnation
-	replaced    func(address string, i wire.Incarnation) bool
+	// Of a node, see network; nil for a client.
+	identity func() wire.Identity
+	replaced func(address string, i wire.Identity) bool
 }
 
 // dial connects and shakes hands. The error is ErrUnreachable or ErrRefused.
@@ -56,7 +56,10 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
 		}
 	}()
-	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to, Incarnation: d.incarnation}
+	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to}
+	if d.identity != nil {
+		p.Identity = d.identity()
+	}
 	if err := wire.WritePreface(c, p); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
@@ -71,7 +74,7 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	case reply.Refused != wire.Accepted:
 		return fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
-	case d.replaced != nil && partOfRaft(kind) && d.replaced(to, reply.Incarnation):
+	case d.replaced != nil && partOfRaft(kind) && d.replaced(to, reply.Identity):
 		return fmt.Errorf("%w: %s: a process answers there that another one has taken the place of", ErrRefused, to)
 	}
 	return nil

@@ -41,11 +41,25 @@ func (s raftStream) Addr() net.Addr { return nodeAddr(s.network.self) }
 func (s raftStream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
-	c, err := s.dialer.dial(ctx, string(to), wire.KindRaft)
+	return s.connect(ctx, string(to), wire.KindRaft)
+}
+
+// connect dials, for what disconnectFrom is to close.
+func (s raftStream) connect(ctx context.Context, to string, kind wire.Kind) (net.Conn, error) {
+	before := s.network.cuts.Load()
+	c, err := s.dialer.dial(ctx, to, kind)
 	if err != nil {
 		return nil, err
 	}
-	return s.network.track(c)
+	t, err := s.network.track(c, to)
+	if err != nil {
+		return nil, err
+	}
+	if s.network.cuts.Load() != before { // perhaps this one, which was not there yet
+		_ = t.Close()
+		return nil, fmt.Errorf("%w: %s: it may just have been replaced", ErrUnreachable, to)
+	}
+	return t, nil
 }
 
 // nodeAddr is a multiaddr as a net.Addr.
@@ -302,11 +316,8 @@ func (t *raftTransport) endCatchUp(id raft.ServerID) {
 }
 
 func (t *raftTransport) sendState(to raft.ServerAddress, src *installSource) ([]byte, error) {
-	c, err := t.stream.dialer.dial(t.ctx, string(to), wire.KindInstall)
+	c, err := t.stream.connect(t.ctx, string(to), wire.KindInstall)
 	if err != nil {
-		return nil, err
-	}
-	if c, err = t.stream.network.track(c); err != nil {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }() // the token says that all arrived
