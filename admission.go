@@ -37,11 +37,12 @@ import (
 //
 // The admitting entry names the node's incarnation, which is another one for each
 // data directory. From then on the others keep a process out that runs at the same
-// address with the old directory: it could vote for one and the new one for another.
-// That one stops when it gets to see the entry, and each node cuts the connections with
-// it when it applies the entry. The leader has done so before it says where the entry
-// stands, and names the end of its log then, so that what the old process may have
-// acknowledged in between is among what the new one has to get before it votes.
+// address and was admitted earlier, or founded the cluster: it could vote for one and
+// the new one for another. That one stops when it gets to see the entry, and each node
+// cuts the connections with it when it applies the entry. The leader has done so before
+// it says where the entry stands, and names the end of its log then, so that what the
+// old process may have acknowledged in between is among what the new one has to get
+// before it votes.
 //
 // It is safe for concurrent use.
 type admission struct {
@@ -184,7 +185,7 @@ func (n *Node) seekAdmission(answers []hello) error {
 	leader := answers[i].Leader
 	ctx, cancel := context.WithTimeout(n.ctx, n.options.RPCTimeout)
 	defer cancel()
-	payload, err := msgpack.Marshal(&memberID{n.address, n.incarnation})
+	payload, err := msgpack.Marshal(&memberID{n.address, n.self()})
 	if err != nil {
 		return err
 	}
@@ -222,10 +223,16 @@ func (n *Node) admit(ctx context.Context, m memberID) (storage.Position, error) 
 	if err != nil {
 		return entry, err
 	}
-	if there.Incarnation != m.Incarnation {
+	if there.Incarnation != m.Identity.Incarnation {
 		return entry, fmt.Errorf("%w: another process runs at %s", ErrRefused, m.Address)
 	}
-	if _, err := n.propose(ctx, command.EncodeAdmit(m.Address, m.Incarnation[:])); err != nil {
+	// Another one at the same address is admitted behind that, see wire.Identity.
+	done, err := n.membership.oneAtATime(ctx)
+	if err != nil {
+		return entry, err
+	}
+	defer done()
+	if _, err := n.propose(ctx, command.EncodeAdmit(m.Address, m.Identity.Incarnation[:])); err != nil {
 		return entry, err
 	}
 	entry = storage.Position{Index: n.raft.LastIndex(), Term: term}

@@ -159,6 +159,48 @@ func TestLostDiskIsTold(t *testing.T) {
 	}
 }
 
+// A node that was away while another one lost its disk knows only who was there before.
+// It follows the new one all the same, and votes for it: otherwise it could never hear
+// that it counts.
+func TestWhoWasAwayFollowsAReadmittedLeader(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 5, nil)
+	lost := c.leader()
+	forget := func() {
+		c.kill(lost)
+		c.wipe(lost)
+		c.start(lost)
+		c.waitReady()
+		c.wantEverywhere("k", c.put(lost, "k"))
+	}
+	forget() // as all know
+	away := (lost + 1) % 5
+	c.kill(away)
+	forget()
+	if err := c.node(lost).TransferLeadership(testContext(t), c.addrs[lost]); err != nil {
+		t.Fatal(err)
+	}
+	c.start(away)
+	c.waitReady()
+	for i := range c.nodes { // it is needed now
+		if i != away && i != lost && len(c.running()) > 3 {
+			c.kill(i)
+		}
+	}
+	c.wantEverywhere("k", c.put(lost, "k"))
+	c.wantSameState()
+}
+
+// running lists the nodes that run.
+func (c *cluster) running() (all []int) {
+	for i := range c.nodes {
+		if c.node(i) != nil {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
 // signpost sends those who dial an address elsewhere, as a name does that gets
 // another IP address.
 type signpost struct {
@@ -191,7 +233,7 @@ func newTwins(t *testing.T) *twins {
 	for i := range 3 {
 		w.start(i)
 	}
-	w.waitReady()
+	w.wantOneCluster() // until all know of it, a second founder is as good as the first
 	return w
 }
 

@@ -120,13 +120,19 @@ func (c *cluster) start(i int) *skiff.Node {
 // add starts a node that is no founder, with options set by join.
 func (c *cluster) add(join func(*skiff.Options)) (i int) {
 	c.t.Helper()
+	i = c.reserve(join)
+	c.start(i)
+	return i
+}
+
+// reserve is add without the start.
+func (c *cluster) reserve(join func(*skiff.Options)) (i int) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	i = len(c.nodes)
 	c.addrs = append(c.addrs, fmt.Sprintf("/ip4/10.0.0.%d/tcp/9490", i+1))
 	c.nodes = append(c.nodes, nil)
 	c.joiners[i] = join
-	c.mu.Unlock()
-	c.start(i)
 	return i
 }
 

@@ -198,7 +198,7 @@ func (a *application) entry(l *raft.Log) (command.Result, error) {
 	case command.KindRegister:
 		return a.register(l.Index), nil
 	case command.KindAdmit:
-		a.admit(c.Address, wire.Incarnation(c.Incarnation))
+		a.admit(c.Address, wire.Identity{Incarnation: wire.Incarnation(c.Incarnation), Term: l.Term, Index: l.Index})
 		return command.Result{Index: l.Index}, nil
 	default:
 		return a.write(c, l.Index)
@@ -224,9 +224,9 @@ func (a *application) configure(c storage.Configuration) error {
 	return a.batch.SetConfiguration(c)
 }
 
-func (a *application) admit(address string, i wire.Incarnation) {
+func (a *application) admit(address string, i wire.Identity) {
 	a.members = append(a.members, func(r *roster) { r.admit(address, i) })
-	a.batch.SetAdmitted(address, i[:])
+	a.batch.SetAdmitted(address, i.Append(nil))
 }
 
 func (a *application) register(index uint64) command.Result {

@@ -143,6 +143,22 @@ func (n *Node) leaderTerm() (uint64, error) {
 	return term, nil
 }
 
+// mayLead returns an error for what a leader of an earlier term would send. raft goes
+// on for a moment to bring a removed member, or one that did not answer, up to where it
+// was told to: with entries from its log, and from what another leader has put there
+// meanwhile. Of two such logs, piece by piece, a follower could make a third one.
+//
+// The term is looked at after the entries have been read: then nobody else has written
+// to the log of this term's leader.
+func (n *Node) mayLead(term uint64) error {
+	if r := n.raftRef.Load(); r == nil || r.CurrentTerm() != term {
+		return fmt.Errorf("%w: the term was %d", errDeposed, term)
+	}
+	return nil
+}
+
+var errDeposed = errors.New("this node does not lead any more")
+
 // send implements router: one attempt to bring a command to the leader.
 func (n *Node) send(ctx context.Context, cmd []byte) (command.Result, error) {
 	epoch := n.leadership.currentEpoch() // before asking who leads in it
@@ -251,17 +267,23 @@ func (n *Node) transferTo(ctx context.Context, to, from string) error {
 }
 
 // transfer makes raft stand down in favour of a voter; "" means the one that has
-// answered last. It is all the same whether others vote for it before this leader's
-// lease is over: see leaderIndex.
-func (n *Node) transfer(ctx context.Context, to string) error {
+// answered last of those that take it: a weakened one does not. It is all the same
+// whether others vote for it before this leader's lease is over: see leaderIndex.
+func (n *Node) transfer(ctx context.Context, to string) (err error) {
+	candidates := []raft.Server{{ID: raft.ServerID(to), Address: raft.ServerAddress(to)}}
 	if to == "" {
-		to = n.transport.acks.freshest(n.otherVoters())
+		candidates = n.transport.acks.freshest(n.otherVoters())
 	}
 	n.leadership.handingOver.Store(true)
-	err := n.await(ctx, func() error {
-		return n.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)).Error()
-	})
-	return lostLeadership(err)
+	for _, c := range candidates {
+		err = lostLeadership(n.await(ctx, func() error {
+			return n.raft.LeadershipTransferToServer(c.ID, c.Address).Error()
+		}))
+		if err == nil || errors.Is(err, ErrNoLeader) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // otherVoters are all voters but this node.

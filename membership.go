@@ -195,7 +195,12 @@ func (n *Node) changeMembership(ctx context.Context, op string, c change) (err e
 			return n.wrap(op, nil, err)
 		}
 		c.Again = c.Again || !again.untouched
-		if stop := n.retryPolicy().pause(ctx, try, changed); stop != nil {
+		stop := n.retryPolicy().pause(ctx, try, changed)
+		switch {
+		case stop == nil:
+		case c.Op == opLeave && c.Address == n.address && errors.Is(stop, ErrRemoved):
+			return nil // it has heard of it before the answer came
+		default:
 			return n.wrap(op, nil, gaveUp(stop, again.error))
 		}
 	}
@@ -306,12 +311,11 @@ func (n *Node) members() []string { return addresses(n.servers()) }
 // other change comes in between.
 func (n *Node) reconfigure(ctx context.Context, next func([]raft.Server) (func() raft.IndexFuture, error)) error {
 	err := n.await(ctx, func() error {
-		select {
-		case n.membership.changing <- struct{}{}:
-			defer func() { <-n.membership.changing }()
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		done, err := n.membership.oneAtATime(ctx)
+		if err != nil {
+			return err
 		}
+		defer done()
 		ask, err := next(n.servers())
 		if err != nil || ask == nil {
 			return err

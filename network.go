@@ -20,12 +20,12 @@ import (
 type network struct {
 	self      string
 	clusterID func() wire.ClusterID // zero while not known
-	// incarnation is the node's own; replaced tells whether another one has taken the
-	// place of the node at an address. Set before serve.
-	incarnation wire.Incarnation
-	replaced    func(address string, i wire.Incarnation) bool
-	timeout     time.Duration // for a preface
-	logger      *slog.Logger
+	// identity is the node's own; replaced tells whether another one has taken the place
+	// of the node at an address. Set before serve.
+	identity func() wire.Identity
+	replaced func(address string, i wire.Identity) bool
+	timeout  time.Duration // for a preface
+	logger   *slog.Logger
 
 	// The services. They are set before serve, and called concurrently.
 	rpc     func() wire.Handler                  // for a connection from a node
@@ -56,7 +56,8 @@ func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog
 	n := &network{
 		self: self, listener: l, timeout: timeout, logger: logger,
 		warn:      func(error, string, ...any) {},
-		replaced:  func(string, wire.Incarnation) bool { return false },
+		identity:  func() wire.Identity { return wire.Identity{} },
+		replaced:  func(string, wire.Identity) bool { return false },
 		raftConns: make(chan net.Conn),
 		conns:     map[*tracked]struct{}{},
 		links:     newLinks(func(Event) {}),
@@ -141,15 +142,15 @@ type tracked struct {
 // party is the node on the other side of a connection, and what the connection is
 // for.
 type party struct {
-	address     string
-	incarnation wire.Incarnation
-	kind        wire.Kind
+	address  string
+	identity wire.Identity
+	kind     wire.Kind
 }
 
 // outdated tells whether another process has taken the place of a node, as far as
 // that matters on the connection.
 func (n *network) outdated(p party) bool {
-	return partOfRaft(p.kind) && n.replaced(p.address, p.incarnation)
+	return partOfRaft(p.kind) && n.replaced(p.address, p.identity)
 }
 
 // Read tells raft, which would log it as an error, of a connection closed on this
@@ -212,9 +213,9 @@ func (n *network) handle(accepted net.Conn) {
 		return
 	}
 	if p.Kind != wire.KindClient {
-		n.attribute(t, party{p.From, p.Incarnation, p.Kind})
+		n.attribute(t, party{p.From, p.Identity, p.Kind})
 	}
-	if n.outdated(party{p.From, p.Incarnation, p.Kind}) { // since it was judged
+	if n.outdated(party{p.From, p.Identity, p.Kind}) { // since it was judged
 		_ = c.Close()
 		return
 	}
@@ -280,7 +281,7 @@ func (n *network) handshake(c net.Conn) (wire.Preface, error) {
 
 func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 	mine := n.clusterID()
-	reply := wire.PrefaceReply{ClusterID: mine, Incarnation: n.incarnation}
+	reply := wire.PrefaceReply{ClusterID: mine, Identity: n.identity()}
 	refuse := func(why wire.Refusal, format string, args ...any) {
 		reply.Refused, reply.Message = why, fmt.Sprintf(format, args...)
 	}
@@ -296,7 +297,7 @@ func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 		// its id is the first thing that a cluster agrees on. This is another cluster,
 		// whose members have lost their disks and founded it just now.
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, and %s to none that has a name", n.self, mine, p.From)
-	case n.outdated(party{p.From, p.Incarnation, p.Kind}):
+	case n.outdated(party{p.From, p.Identity, p.Kind}):
 		refuse(wire.RefusedStale, "another process has taken the place of %s", p.From)
 	case p.Kind < wire.KindRaft || p.Kind > wire.KindInstall:
 		refuse(wire.RefusedOther, "%s knows no connections of %s", n.self, p.Kind)

@@ -18,10 +18,10 @@ import (
 func TestWhoMayConnect(t *testing.T) {
 	const self, other = "/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490"
 	mine, foreign, none := wire.ClusterID{1}, wire.ClusterID{2}, wire.ClusterID{}
-	admitted, older := wire.Incarnation{1}, wire.Incarnation{2}
+	admitted, older := wire.Identity{Incarnation: wire.Incarnation{1}}, wire.Identity{Incarnation: wire.Incarnation{2}}
 	n := &network{
-		self: self, clusterID: func() wire.ClusterID { return mine },
-		replaced: func(address string, i wire.Incarnation) bool { return address == other && i != admitted },
+		self: self, clusterID: func() wire.ClusterID { return mine }, identity: func() wire.Identity { return admitted },
+		replaced: func(address string, i wire.Identity) bool { return address == other && i != admitted },
 	}
 	raft, rpc, client, install := wire.KindRaft, wire.KindRPC, wire.KindClient, wire.KindInstall
 	for _, test := range []struct {
@@ -30,15 +30,15 @@ func TestWhoMayConnect(t *testing.T) {
 		p     wire.Preface
 		want  wire.Refusal
 	}{
-		{"a member", []wire.Kind{raft, rpc, install}, wire.Preface{From: other, To: self, ClusterID: mine, Incarnation: admitted}, wire.Accepted},
+		{"a member", []wire.Kind{raft, rpc, install}, wire.Preface{From: other, To: self, ClusterID: mine, Identity: admitted}, wire.Accepted},
 		{"a client that knows the cluster, by another name", []wire.Kind{client}, wire.Preface{To: other, ClusterID: mine}, wire.Accepted},
 		{"a client that does not yet", []wire.Kind{client}, wire.Preface{To: self}, wire.Accepted},
-		{"who means another node", []wire.Kind{raft, rpc, install}, wire.Preface{From: other, To: other, ClusterID: mine, Incarnation: admitted}, wire.RefusedAddress},
-		{"a member of another cluster", []wire.Kind{raft, rpc, client, install}, wire.Preface{From: other, To: self, ClusterID: foreign, Incarnation: admitted}, wire.RefusedCluster},
-		{"who knows no cluster yet and asks", []wire.Kind{rpc}, wire.Preface{From: other, To: self, ClusterID: none, Incarnation: older}, wire.Accepted},
-		{"who knows no cluster and leads one", []wire.Kind{raft, install}, wire.Preface{From: other, To: self, ClusterID: none, Incarnation: admitted}, wire.RefusedCluster},
-		{"an older process at a member's address", []wire.Kind{raft, install}, wire.Preface{From: other, To: self, ClusterID: mine, Incarnation: older}, wire.RefusedStale},
-		{"which asks what it is", []wire.Kind{rpc}, wire.Preface{From: other, To: self, ClusterID: mine, Incarnation: older}, wire.Accepted},
+		{"who means another node", []wire.Kind{raft, rpc, install}, wire.Preface{From: other, To: other, ClusterID: mine, Identity: admitted}, wire.RefusedAddress},
+		{"a member of another cluster", []wire.Kind{raft, rpc, client, install}, wire.Preface{From: other, To: self, ClusterID: foreign, Identity: admitted}, wire.RefusedCluster},
+		{"who knows no cluster yet and asks", []wire.Kind{rpc}, wire.Preface{From: other, To: self, ClusterID: none, Identity: older}, wire.Accepted},
+		{"who knows no cluster and leads one", []wire.Kind{raft, install}, wire.Preface{From: other, To: self, ClusterID: none, Identity: admitted}, wire.RefusedCluster},
+		{"an older process at a member's address", []wire.Kind{raft, install}, wire.Preface{From: other, To: self, ClusterID: mine, Identity: older}, wire.RefusedStale},
+		{"which asks what it is", []wire.Kind{rpc}, wire.Preface{From: other, To: self, ClusterID: mine, Identity: older}, wire.Accepted},
 		{"for what is not known", []wire.Kind{9}, wire.Preface{From: other, To: self, ClusterID: mine}, wire.RefusedOther},
 	} {
 		for _, kind := range test.kinds {
@@ -57,7 +57,7 @@ func TestWhoMayConnect(t *testing.T) {
 // its vote; it does ask it who it is.
 func TestAnOlderProcessIsNotDialled(t *testing.T) {
 	const self, other = "/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490"
-	admitted, older := wire.Incarnation{1}, wire.Incarnation{2}
+	admitted, older := wire.Identity{Incarnation: wire.Incarnation{1}}, wire.Identity{Incarnation: wire.Incarnation{2}}
 	transport := memnet.New()
 	l, err := transport.Host(other).Listen(context.Background(), multiaddr.StringCast(other))
 	if err != nil {
@@ -65,14 +65,14 @@ func TestAnOlderProcessIsNotDialled(t *testing.T) {
 	}
 	there := newNetwork(other, l, time.Minute, slog.New(slog.DiscardHandler))
 	there.clusterID = func() wire.ClusterID { return wire.ClusterID{1} }
-	there.incarnation = older
+	there.identity = func() wire.Identity { return older }
 	there.rpc = func() wire.Handler { return nil }
 	there.install = func(string, net.Conn) error { return nil }
 	there.serve()
 	defer there.close()
 	d := &dialer{
 		self: self, transport: transport.Host(self), timeout: time.Minute, clusterID: there.clusterID, links: newLinks(func(Event) {}),
-		replaced: func(address string, i wire.Incarnation) bool { return address == other && i != admitted },
+		replaced: func(address string, i wire.Identity) bool { return address == other && i != admitted },
 	}
 	for kind, want := range map[wire.Kind]error{wire.KindRaft: ErrRefused, wire.KindInstall: ErrRefused, wire.KindRPC: nil} {
 		c, err := d.dial(context.Background(), other, kind)

@@ -299,7 +299,7 @@ func (n *Node) listen(ctx context.Context) error {
 	}
 	n.network = newNetwork(n.address, l, n.options.RPCTimeout, n.logger)
 	n.network.clusterID = n.knownClusterID
-	n.network.incarnation, n.network.replaced = n.incarnation, n.fsm.roster.replaced
+	n.network.identity, n.network.replaced = n.self, n.fsm.roster.replaced
 	n.network.rpc = func() wire.Handler { return n.serveNode }
 	n.network.client = n.serveClient
 	n.network.install = n.receiveState
@@ -321,7 +321,7 @@ func (n *Node) dialer() *dialer {
 	return &dialer{
 		self: n.address, transport: n.options.Transport,
 		timeout: n.options.RPCTimeout, clusterID: n.knownClusterID,
-		incarnation: n.incarnation, replaced: n.fsm.roster.replaced,
+		identity: n.self, replaced: n.fsm.roster.replaced,
 		network: n.network, links: n.network.links,
 	}
 }
@@ -338,6 +338,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.permit)
 	n.transport.mayCampaign = n.weakness.check
 	n.transport.mayWait = n.mayWait
+	n.transport.mayLead = n.mayLead
 	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
 	if err != nil {

@@ -21,9 +21,9 @@ type dialer struct {
 	links     *links
 	network   *network // the node's, which closes what it has open; nil for a client
 
-	// Of a node, see network; zero for a client.
-	incarnation wire.Incarnation
-	replaced    func(address string, i wire.Incarnation) bool
+	// Of a node, see network; nil for a client.
+	identity func() wire.Identity
+	replaced func(address string, i wire.Identity) bool
 }
 
 // dial connects and shakes hands. The error is ErrUnreachable or ErrRefused.
@@ -49,16 +49,20 @@ func (d *dialer) dial(ctx context.Context, to string, kind wire.Kind) (net.Conn,
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
+	if d.network.outdated(party{to, i, kind}) { // since the handshake
+		_ = t.Close()
+		return nil, fmt.Errorf("%w: %s: another process has just taken its place", ErrRefused, to)
+	}
 	return t, nil
 }
 
-// open also returns the incarnation of who answers.
-func (d *dialer) open(ctx context.Context, to string, kind wire.Kind) (net.Conn, wire.Incarnation, error) {
+// open also tells who answers.
+func (d *dialer) open(ctx context.Context, to string, kind wire.Kind) (net.Conn, wire.Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	c, err := d.connect(ctx, to)
 	if err != nil {
-		return nil, wire.Incarnation{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
+		return nil, wire.Identity{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
 	i, err := d.handshake(ctx, c, to, kind)
 	if err != nil {
@@ -76,7 +80,7 @@ func (d *dialer) connect(ctx context.Context, to string) (net.Conn, error) {
 	return d.transport.Dial(ctx, addr)
 }
 
-func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire.Kind) (i wire.Incarnation, err error) {
+func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire.Kind) (i wire.Identity, err error) {
 	// A context that ends early ends the handshake too.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -84,7 +88,10 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
 		}
 	}()
-	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to, Incarnation: d.incarnation}
+	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to}
+	if d.identity != nil {
+		p.Identity = d.identity()
+	}
 	if err := wire.WritePreface(c, p); err != nil {
 		return i, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	}
@@ -99,10 +106,10 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 		return i, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)
 	case reply.Refused != wire.Accepted:
 		return i, fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
-	case d.replaced != nil && partOfRaft(kind) && d.replaced(to, reply.Incarnation):
+	case d.replaced != nil && partOfRaft(kind) && d.replaced(to, reply.Identity):
 		return i, fmt.Errorf("%w: %s: a process answers there that another one has taken the place of", ErrRefused, to)
 	}
-	return reply.Incarnation, nil
+	return reply.Identity, nil
 }
 
 // peers keeps one connection for requests to each node, opened when it is needed

@@ -20,6 +20,7 @@ type acks struct {
 	mu     sync.Mutex
 	begun  uint64 // requests so far, and so the number of the latest
 	latest map[raft.ServerID]ack
+	next   chan struct{} // closed at the next answer; nil while nobody waits
 }
 
 type ack struct {
@@ -43,6 +44,16 @@ func (a *acks) now() uint64 {
 	return a.begun
 }
 
+// more is closed at the next answer.
+func (a *acks) more() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		a.next = make(chan struct{})
+	}
+	return a.next
+}
+
 // record notes that a peer has answered a request in agreement.
 func (a *acks) record(peer raft.ServerID, answered ack) {
 	a.mu.Lock()
@@ -52,6 +63,10 @@ func (a *acks) record(peer raft.ServerID, answered ack) {
 	}
 	if answered.number > a.latest[peer].number {
 		a.latest[peer] = answered
+	}
+	if a.next != nil {
+		close(a.next)
+		a.next = nil
 	}
 }
 
@@ -79,14 +94,13 @@ func (a *acks) count(self raft.ServerID, servers []raft.Server, ok func(ack) boo
 	return agree, voters
 }
 
-// freshest is which of servers has answered last, any if none has.
-func (a *acks) freshest(servers []raft.Server) string {
+// freshest sorts servers by who has answered last.
+func (a *acks) freshest(servers []raft.Server) []raft.Server {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	best := slices.MaxFunc(servers, func(x, y raft.Server) int {
-		return cmp.Compare(a.latest[x.ID].number, a.latest[y.ID].number)
+	return slices.SortedFunc(slices.Values(servers), func(x, y raft.Server) int {
+		return cmp.Compare(a.latest[y.ID].number, a.latest[x.ID].number)
 	})
-	return string(best.ID)
 }
 
 // contacts is how long ago each peer was sent the latest request that it answered.
@@ -106,6 +120,9 @@ const maxAppendBytes = 1 << 20
 
 // AppendEntries implements raft.Transport.
 func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := t.mayLead(args.Term); err != nil {
+		return err
+	}
 	trim(args)
 	heartbeat := isHeartbeat(args)
 	if !heartbeat {
@@ -134,14 +151,18 @@ func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAd
 	if err != nil {
 		return nil, err
 	}
-	return trimmingPipeline{p}, nil
+	return leaderPipeline{p, t}, nil
 }
 
-type trimmingPipeline struct {
+type leaderPipeline struct {
 	raft.AppendPipeline
+	t *raftTransport
 }
 
-func (p trimmingPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+func (p leaderPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if err := p.t.mayLead(args.Term); err != nil {
+		return nil, err
+	}
 	trim(args)
 	return p.AppendPipeline.AppendEntries(args, resp)
 }

@@ -76,6 +76,9 @@ type raftTransport struct {
 	// mayCampaign returns an error while the node must not stand for election. Set
 	// before raft starts.
 	mayCampaign func() error
+	// mayLead returns an error for what a leader of an earlier term would send. Set
+	// before raft starts.
+	mayLead func(term uint64) error
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -92,6 +95,7 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 		stream: s, rpcs: make(chan raft.RPC), catchUps: map[raft.ServerID]*hold{}, log: log, permit: permit,
 		mayCampaign: func() error { return nil },
 		mayWait:     func(raft.ServerID, uint64) bool { return false },
+		mayLead:     func(uint64) error { return nil },
 		ctx:         ctx, cancel: cancel,
 	}
 	// Used for installs only, whose token has but a few bytes: how long the
@@ -202,13 +206,16 @@ func (t *raftTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, 
 // checkRequest refuses what no leader of this version sends and raft would panic
 // over, at once or when it is committed or at the next start: entries that are
 // missing, not in a row or of a type that raft does not know, and membership that
-// does not decode.
+// does not decode. Nor could a node start again that has an entry from after its term.
 func checkRequest(request any) error {
 	switch r := request.(type) {
 	case *raft.AppendEntriesRequest:
 		for i, l := range r.Entries {
 			if l == nil || l.Index != r.PrevLogEntry+1+uint64(i) {
 				return fmt.Errorf("malformed request: entry %d is not the one after %d", i, r.PrevLogEntry+uint64(i))
+			}
+			if l.Term > r.Term {
+				return fmt.Errorf("malformed request: an entry of term %d in term %d", l.Term, r.Term)
 			}
 			if err := checkEntry(l); err != nil {
 				return err
@@ -262,6 +269,9 @@ func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress,
 	token, err := t.sendState(to, src)
 	if err != nil {
 		return fmt.Errorf("send state to %s: %w", to, err)
+	}
+	if err := t.mayLead(args.Term); err != nil {
+		return err
 	}
 	withToken := *args
 	withToken.Size = int64(len(token))

@@ -148,13 +148,22 @@ func (n *Node) verifiedIndex(ctx context.Context) (uint64, error) {
 	index := n.fsm.applied.value()
 	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
 	defer cancel()
-	asked := n.transport.acks.now()
+	asked, epoch := n.transport.acks.now(), n.leadership.currentEpoch()
+	if err := n.confirmLeadership(ctx, term); err != nil {
+		return 0, err
+	}
+	// Those who answered may be nonvoters, or late. The others have been asked too.
 	for {
-		if err := n.confirmLeadership(ctx, term); err != nil {
-			return 0, err
-		}
+		more := n.transport.acks.more() // before looking at what there is
 		if n.majority(func(a ack) bool { return a.term == term && a.number > asked }) {
 			return index, nil
+		}
+		select {
+		case <-more:
+		case <-epoch.Done():
+			return 0, errNotReady
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%w: no majority answers: %w", ErrNoLeader, context.Cause(ctx))
 		}
 	}
 }

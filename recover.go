@@ -276,7 +276,7 @@ func (r *recovery) found(context.Context) error {
 	}})}
 	var b storage.Batch
 	b.SetClusterID(id)
-	b.SetAdmitted(r.self, r.incarnation[:])
+	b.SetAdmitted(r.self, wire.Identity{Incarnation: r.incarnation, Term: at.Term, Index: at.Index}.Append(nil))
 	if err := errors.Join(b.SetApplied(at), b.SetConfiguration(c)); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type roster struct {
 	mu       sync.Mutex
 	index    uint64        // of the log entry with servers
 	servers  []raft.Server // replaced, never changed
-	admitted map[string]wire.Incarnation
+	admitted map[string]wire.Identity
 	happened []Event // since tell was called
 }
 
@@ -37,10 +37,13 @@ func (r *roster) load(store *storage.Store) error {
 			return corrupt("%w", err)
 		}
 	}
-	admitted := map[string]wire.Incarnation{}
-	err = store.Admitted(func(address string, i []byte) { admitted[address] = wire.Incarnation(i) })
-	if err != nil {
+	admitted := map[string]wire.Identity{}
+	err = store.Admitted(func(address string, data []byte) (err error) {
+		admitted[address], err = wire.DecodeIdentity(data)
 		return err
+	})
+	if err != nil {
+		return corrupt("%w", err)
 	}
 	r.configure(c.Index, decoded.Servers)
 	r.mu.Lock()
@@ -69,18 +72,18 @@ func (r *roster) configure(index uint64, servers []raft.Server) {
 	r.index, r.servers = index, servers
 }
 
-// admit records which incarnation of a member counts. For a voter that is news:
-// others come as nonvoters first, and are admitted then.
-func (r *roster) admit(address string, i wire.Incarnation) {
+// admit records who counts at an address. For a voter that is news: others come as
+// nonvoters first, and are admitted then.
+func (r *roster) admit(address string, i wire.Identity) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, known := r.admitted[address]
 	s, member := find(r.servers, address)
-	if member && old != i && (known || s.Suffrage == raft.Voter) {
+	if member && old.Incarnation != i.Incarnation && (known || s.Suffrage == raft.Voter) {
 		r.happened = append(r.happened, Readmitted{Peer: address})
 	}
 	if r.admitted == nil {
-		r.admitted = map[string]wire.Incarnation{}
+		r.admitted = map[string]wire.Identity{}
 	}
 	r.admitted[address] = i
 }
@@ -103,18 +106,14 @@ func (r *roster) members() ([]raft.Server, uint64) {
 	return r.servers, r.index
 }
 
-// incarnation tells which incarnation of a member was admitted last, if any was.
-func (r *roster) incarnation(address string) (wire.Incarnation, bool) {
+// replaced tells whether another node than i has been admitted at address since i was.
+// One that is not known here may have been admitted later than what is: this roster may
+// be behind, and must not refuse the leader who could bring it forward.
+func (r *roster) replaced(address string, i wire.Identity) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i, known := r.admitted[address]
-	return i, known
-}
-
-// replaced tells whether the node at address is another one than i by now.
-func (r *roster) replaced(address string, i wire.Incarnation) bool {
-	admitted, known := r.incarnation(address)
-	return known && admitted != i
+	admitted, known := r.admitted[address]
+	return known && admitted.Incarnation != i.Incarnation && !i.Later(admitted)
 }
 
 func find(servers []raft.Server, address string) (raft.Server, bool) {

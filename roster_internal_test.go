@@ -13,7 +13,7 @@ import (
 func TestRosterTellsWhatHappened(t *testing.T) {
 	voter := func(a string) raft.Server { return raft.Server{ID: raft.ServerID(a)} }
 	nonvoter := func(a string) raft.Server { return raft.Server{ID: raft.ServerID(a), Suffrage: raft.Nonvoter} }
-	first, second := wire.Incarnation{1}, wire.Incarnation{2}
+	first, second := wire.Identity{Incarnation: wire.Incarnation{1}, Term: 2, Index: 9}, wire.Identity{Incarnation: wire.Incarnation{2}, Term: 3, Index: 5}
 	var r roster
 	var got []Event
 	r.tell = func(happened []Event) { got = append(got, happened...) }
@@ -41,16 +41,38 @@ func TestRosterTellsWhatHappened(t *testing.T) {
 			t.Errorf("%s: told of %+v, want %+v", step.name, got, step.want)
 		}
 	}
-	for _, who := range []struct {
-		address     string
-		incarnation wire.Incarnation
-		want        bool
-	}{{"a", first, false}, {"b", first, false}, {"b", second, true}, {"c", second, true}, {"c", first, false}} {
-		if got := r.replaced(who.address, who.incarnation); got != who.want {
-			t.Errorf("%s of incarnation %d is replaced: %v", who.address, who.incarnation[0], got)
-		}
-	}
 	if servers, index := r.members(); len(servers) != 2 || index != 6 {
 		t.Errorf("members are %v, since %d", servers, index)
+	}
+}
+
+// At an address the one counts that was admitted last. A roster that is behind cannot
+// know the latest, and lets it in.
+func TestRosterTellsWhoWasReplaced(t *testing.T) {
+	at := func(incarnation byte, term, index uint64) wire.Identity {
+		return wire.Identity{Incarnation: wire.Incarnation{incarnation}, Term: term, Index: index}
+	}
+	var r roster
+	r.admit("a", at(2, 3, 10))
+	for _, test := range []struct {
+		name string
+		who  wire.Identity
+		want bool
+	}{
+		{"the founder", at(1, 0, 0), true},
+		{"one from before", at(1, 3, 9), true},
+		{"one of an earlier term, whose log was longer", at(1, 2, 99), true},
+		{"two at once", at(1, 3, 10), true},
+		{"the one that counts", at(2, 3, 12), false},
+		{"the one that counts, before it knows", at(2, 0, 0), false},
+		{"one from after that", at(3, 3, 11), false},
+		{"one of a later term, whose log was shorter", at(3, 4, 8), false},
+	} {
+		if got := r.replaced("a", test.who); got != test.want {
+			t.Errorf("%s is replaced: %v", test.name, got)
+		}
+		if r.replaced("b", test.who) {
+			t.Errorf("%s is replaced where nobody was admitted", test.name)
+		}
 	}
 }

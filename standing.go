@@ -27,7 +27,7 @@ type membership struct {
 	// moving is the address of the member that this node still has to replace.
 	moving atomic.Pointer[string]
 
-	changing chan struct{} // holds a token while this leader changes the configuration
+	changing chan struct{} // holds a token while this leader changes who counts as a member
 	told     chan struct{} // has a token when the roster has changed
 	notices  chan struct{} // has a token when another node has said that there is news
 
@@ -41,6 +41,16 @@ func (m *membership) init() {
 	m.told = make(chan struct{}, 1)
 	m.notices = make(chan struct{}, 1)
 	m.woken = make(chan struct{})
+}
+
+// oneAtATime waits until this leader makes no other change; done ends that.
+func (m *membership) oneAtATime(ctx context.Context) (done func(), err error) {
+	select {
+	case m.changing <- struct{}{}:
+		return func() { <-m.changing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // movingFrom is the address to be replaced, "" if there is none.
@@ -230,19 +240,25 @@ func (n *Node) checkRoster() {
 	if !n.settled() {
 		return
 	}
-	entry := n.admission.admittedAt()
 	switch {
-	case n.fsm.applied.value() >= entry.Index && n.fsm.roster.replaced(n.address, n.incarnation):
+	case n.fsm.roster.replaced(n.address, n.self()):
 		n.expelled(ErrReplaced)
-	case !member && index > entry.Index:
+	case !member && index > n.admission.admittedAt().Index:
 		n.expelled(ErrRemoved)
 	}
 }
 
 // memberID is who asks for its standing, or admission.
 type memberID struct {
-	Address     string
-	Incarnation wire.Incarnation
+	Address  string
+	Identity wire.Identity
+}
+
+// self is what others need to know to tell this node from others that have run at its
+// address.
+func (n *Node) self() wire.Identity {
+	entry := n.admission.admittedAt()
+	return wire.Identity{Incarnation: n.incarnation, Term: entry.Term, Index: entry.Index}
 }
 
 // place is what the cluster has agreed on about a node, up to a log index.
@@ -260,7 +276,7 @@ func (n *Node) placeOf(ctx context.Context, m memberID) (place, error) {
 	}
 	servers, _ := n.fsm.roster.members()
 	_, member := find(servers, m.Address)
-	return place{Member: member, Replaced: n.fsm.roster.replaced(m.Address, m.Incarnation), Index: index}, nil
+	return place{Member: member, Replaced: n.fsm.roster.replaced(m.Address, m.Identity), Index: index}, nil
 }
 
 // askForStanding asks the leader, if others know it, whether this node is a member.
@@ -270,7 +286,7 @@ func (n *Node) askForStanding() {
 	if i < 0 {
 		return
 	}
-	payload, err := msgpack.Marshal(&memberID{n.address, n.incarnation})
+	payload, err := msgpack.Marshal(&memberID{n.address, n.self()})
 	if err != nil {
 		return
 	}

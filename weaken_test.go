@@ -134,6 +134,38 @@ func contextFor(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// The best peer to lead is one that is not weakened, also for a leader that leaves or
+// stops.
+func TestLeadershipGoesPastWeakenedNodes(t *testing.T) {
+	t.Parallel()
+	for name, give := range map[string]func(c *cluster, leader int) error{
+		"transfer": func(c *cluster, leader int) error { return c.node(leader).TransferLeadership(testContext(c.t), "") },
+		"weaken":   func(c *cluster, leader int) error { return c.node(leader).Weaken(testContext(c.t), forever) },
+		"leave":    func(c *cluster, leader int) error { return c.node(leader).Leave(testContext(c.t), c.addrs[leader]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 5, nil)
+			leader := c.leader()
+			strong := (leader + 1) % 5
+			for i := range c.nodes {
+				if i != leader && i != strong {
+					if err := c.node(i).Weaken(testContext(t), forever); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := give(c, leader); err != nil {
+				t.Fatal(err)
+			}
+			c.put(strong, "k")
+			if got := c.node(strong).Leader(); got != c.addrs[strong] {
+				t.Errorf("%s leads", got)
+			}
+		})
+	}
+}
+
 // A node that is just standing for election stops doing so.
 func TestWeakenedWhileACandidate(t *testing.T) {
 	t.Parallel()

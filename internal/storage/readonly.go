@@ -123,7 +123,7 @@ func CheckPair(key, value []byte, applied uint64) error {
 		decoded = msgpack.Unmarshal(value, new(Marker))
 	case bytes.Equal(key, keyCluster):
 	case bytes.HasPrefix(key, sessions) && len(key) == len(sessions)+8:
-	case bytes.HasPrefix(key, admitted) && len(value) == 16:
+	case bytes.HasPrefix(key, admitted):
 	default:
 		decoded = fmt.Errorf("%w: unknown key", ErrCorrupt)
 	}

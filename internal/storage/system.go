@@ -79,12 +79,10 @@ func (s *Store) Sessions(fn func(id uint64, data []byte) error) error {
 	})
 }
 
-// Admitted calls fn with each member that was admitted, and its incarnation.
-func (s *Store) Admitted(fn func(address string, incarnation []byte)) error {
-	return s.eachSystem(admitted, func(rest, value []byte) error {
-		fn(string(rest), value)
-		return nil
-	})
+// Admitted calls fn with the address of each member that was admitted, and what was
+// recorded of it.
+func (s *Store) Admitted(fn func(address string, identity []byte) error) error {
+	return s.eachSystem(admitted, func(rest, value []byte) error { return fn(string(rest), value) })
 }
 
 // eachSystem calls fn with what follows prefix in each system key, and its value,
@@ -175,9 +173,9 @@ func (b *Batch) SetConfiguration(c Configuration) error { return b.setSystem(key
 // SetClusterID records the cluster's id.
 func (b *Batch) SetClusterID(id []byte) { b.b.Put(keyCluster, id) }
 
-// SetAdmitted records which incarnation of a member was admitted last.
-func (b *Batch) SetAdmitted(address string, incarnation []byte) {
-	b.b.Put(append(append([]byte(nil), admitted...), address...), incarnation)
+// SetAdmitted records who was admitted last at an address.
+func (b *Batch) SetAdmitted(address string, identity []byte) {
+	b.b.Put(append(append([]byte(nil), admitted...), address...), identity)
 }
 
 // SetSession records a session's stored form.

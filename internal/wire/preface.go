@@ -43,6 +43,41 @@ type Incarnation [16]byte
 // String returns the incarnation in hexadecimal.
 func (i Incarnation) String() string { return hex.EncodeToString(i[:]) }
 
+// Identity says which of the nodes this is that have run at an address. The zero value
+// is that of a client.
+type Identity struct {
+	Incarnation Incarnation
+	// Term and Index are where the log admits it, or behind that: of two nodes at an
+	// address the later one has taken the place of the other. Zero for a founder, and
+	// before it was admitted.
+	Term, Index uint64
+}
+
+// Later tells whether i was admitted after another one was.
+func (i Identity) Later(other Identity) bool {
+	return i.Term > other.Term || i.Term == other.Term && i.Index > other.Index
+}
+
+const identityLen = 16 + 8 + 8
+
+// Append appends the encoded form.
+func (i Identity) Append(buf []byte) []byte {
+	buf = append(buf, i.Incarnation[:]...)
+	buf = binary.BigEndian.AppendUint64(buf, i.Term)
+	return binary.BigEndian.AppendUint64(buf, i.Index)
+}
+
+// DecodeIdentity is the inverse of Append.
+func DecodeIdentity(b []byte) (Identity, error) {
+	if len(b) != identityLen {
+		return Identity{}, fmt.Errorf("an identity of %d bytes", len(b))
+	}
+	return Identity{
+		Incarnation: Incarnation(b[:16]),
+		Term:        binary.BigEndian.Uint64(b[16:24]), Index: binary.BigEndian.Uint64(b[24:]),
+	}, nil
+}
+
 // Kind says what a connection is for.
 type Kind byte
 
@@ -75,7 +110,7 @@ type Preface struct {
 	From      string // the dialer's canonical multiaddr; empty for a client
 	To        string // the canonical multiaddr that the dialer means to reach
 
-	Incarnation Incarnation // the dialer's
+	Identity Identity // the dialer's
 }
 
 // Refusal says why a listener does not accept a connection.
@@ -115,7 +150,7 @@ type PrefaceReply struct {
 	ClusterID ClusterID
 	Message   string // for people; cut at 1024 bytes
 
-	Incarnation Incarnation // the listener's
+	Identity Identity // the listener's
 }
 
 // WritePreface writes p with a single Write.
@@ -126,7 +161,7 @@ func WritePreface(w io.Writer, p Preface) error {
 	buf := appendOpening(nil, byte(p.Kind), p.ClusterID)
 	buf = appendString(buf, p.From)
 	buf = appendString(buf, p.To)
-	buf = append(buf, p.Incarnation[:]...)
+	buf = p.Identity.Append(buf)
 	if _, err := w.Write(buf); err != nil {
 		return fmt.Errorf("wire: write preface: %w", err)
 	}
@@ -155,14 +190,15 @@ func readPreface(r io.Reader) (p Preface, err error) {
 	if p.To, err = readString(r); err != nil {
 		return p, err
 	}
-	return p, readRest(r, p.Incarnation[:])
+	p.Identity, err = readIdentity(r)
+	return p, err
 }
 
 // WritePrefaceReply writes p with a single Write.
 func WritePrefaceReply(w io.Writer, p PrefaceReply) error {
 	buf := appendOpening(nil, byte(p.Refused), p.ClusterID)
 	buf = appendString(buf, clip(p.Message, maxStringLen))
-	buf = append(buf, p.Incarnation[:]...)
+	buf = p.Identity.Append(buf)
 	if _, err := w.Write(buf); err != nil {
 		return fmt.Errorf("wire: write preface reply: %w", err)
 	}
@@ -188,7 +224,8 @@ func readPrefaceReply(r io.Reader) (p PrefaceReply, err error) {
 	if p.Message, err = readString(r); err != nil {
 		return p, err
 	}
-	return p, readRest(r, p.Incarnation[:])
+	p.Identity, err = readIdentity(r)
+	return p, err
 }
 
 // appendOpening appends what a preface and its reply have in common. The byte
@@ -238,6 +275,14 @@ func readString(r io.Reader) (string, error) {
 		return "", err
 	}
 	return string(s), nil
+}
+
+func readIdentity(r io.Reader) (Identity, error) {
+	var buf [identityLen]byte
+	if err := readRest(r, buf[:]); err != nil {
+		return Identity{}, err
+	}
+	return DecodeIdentity(buf[:])
 }
 
 // readRest fills buf. The end of the stream is unexpected here, even before the

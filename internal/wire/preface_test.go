@@ -24,6 +24,7 @@ func TestPrefaceRoundTrip(t *testing.T) {
 		{},
 		{Kind: KindClient, To: "/dns4/db.example/tcp/9490"},
 		{Kind: KindRaft, ClusterID: testCluster, From: "/ip4/127.0.0.1/tcp/1", To: "/unix/tmp/skiff"},
+		{Kind: KindRaft, Identity: Identity{Incarnation: Incarnation{0: 1, 15: 2}, Term: 3, Index: 1 << 40}},
 		{Kind: 200, From: strings.Repeat("f", maxStringLen), To: strings.Repeat("t", maxStringLen)},
 	} {
 		var w countingWriter
@@ -49,6 +50,7 @@ func TestPrefaceReplyRoundTrip(t *testing.T) {
 		{},
 		{Refused: RefusedCluster, ClusterID: testCluster, Message: "this is another cluster"},
 		{Refused: 200},
+		{Identity: Identity{Incarnation: Incarnation{0: 1, 15: 2}, Term: 3, Index: 1 << 40}},
 	} {
 		var w countingWriter
 		if err := WritePrefaceReply(&w, want); err != nil {

@@ -1,0 +1,107 @@
+package skiff
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// Another process is admitted at a node's address, of which the old one does not hear.
+// From then on it neither votes nor acknowledges anything: the connections that raft has
+// with it are cut, and it gets no others, whoever dials. (That it may ask what has
+// become of it is tested below.)
+func TestAReplacedProcessIsKeptOut(t *testing.T) {
+	c := newCalm(t, 3, nil)
+	leader, other, old := c.nodes[0], c.nodes[1], c.nodes[2]
+	ask := func(from, to int) error {
+		id := c.nodes[to].address
+		return c.nodes[from].transport.RequestPreVote(raft.ServerID(id), raft.ServerAddress(id),
+			&raft.RequestPreVoteRequest{RPCHeader: c.header(from), Term: 1}, &raft.RequestPreVoteResponse{})
+	}
+	noError(t, ask(1, 2))
+	noError(t, ask(2, 1))
+
+	c.net.Cut(leader.address, old.address)
+	c.net.Cut(old.address, leader.address)
+	admitted, err := leader.propose(c.ctx, command.EncodeAdmit(old.address, []byte("another process.")))
+	noError(t, err)
+	noError(t, other.fsm.applied.wait(c.ctx, admitted.Index))
+	for _, way := range [][2]int{{1, 2}, {2, 1}} {
+		c.until("it is refused", func() bool { return errors.Is(ask(way[0], way[1]), ErrRefused) })
+	}
+	id, addr := raft.ServerID(old.address), raft.ServerAddress(old.address)
+	err = other.transport.RequestVote(id, addr, &raft.RequestVoteRequest{
+		RPCHeader: c.header(1), Term: leader.raft.CurrentTerm() + 1, LeadershipTransfer: true,
+		LastLogIndex: other.raft.LastIndex(), LastLogTerm: leader.raft.CurrentTerm(),
+	}, &raft.RequestVoteResponse{})
+	if !errors.Is(err, ErrRefused) {
+		t.Errorf("it was asked for a vote: %v", err)
+	}
+	c.net.Heal()
+	c.until("it is sent no entries", func() bool {
+		return errors.Is(leader.transport.AppendEntries(id, addr, &raft.AppendEntriesRequest{
+			RPCHeader: c.header(0), Term: leader.raft.CurrentTerm(),
+		}, &raft.AppendEntriesResponse{}), ErrRefused)
+	})
+	if err := old.Err(); err != nil {
+		t.Errorf("it knows: %v", err)
+	}
+}
+
+// A process that was replaced is kept from raft, on both sides of a connection. It may
+// ask what has become of it.
+func TestWhoWasReplacedMayAsk(t *testing.T) {
+	c := newCalm(t, 3, nil)
+	n, peer := c.nodes[0], c.nodes[2].address
+	_, err := n.propose(c.ctx, command.EncodeAdmit(peer, []byte("another process.")))
+	noError(t, err)
+	for kind, ok := range map[wire.Kind]bool{
+		wire.KindRaft: false, wire.KindInstall: false, wire.KindRPC: true, wire.KindClient: true,
+	} {
+		for term, reply := range map[uint64]wire.Refusal{
+			0:                          wire.RefusedStale,
+			n.raft.CurrentTerm():       wire.RefusedStale, // at the beginning of the term
+			n.raft.CurrentTerm() + 100: wire.Accepted,     // which is not known here yet
+		} {
+			if ok {
+				reply = wire.Accepted
+			}
+			p := wire.Preface{Kind: kind, ClusterID: n.knownClusterID(), From: peer, To: n.address, Identity: wire.Identity{Term: term}}
+			if got := n.network.judge(p, nil); got.Refused != reply {
+				t.Errorf("%s from one admitted in term %d: %s, want %s", kind, term, got.Refused, reply)
+			}
+		}
+		conn, err := n.dialer().dial(c.ctx, peer, kind)
+		switch {
+		case ok && err != nil, !ok && !errors.Is(err, ErrRefused):
+			t.Errorf("%s to it: %v", kind, err)
+		case err == nil:
+			noError(t, conn.Close())
+		}
+	}
+}
+
+// A process that gets to see the entry which admits another one at its address has no
+// longer any business there. It does not take the entry: with it, it could be elected.
+func TestWhoWasReplacedFindsOut(t *testing.T) {
+	c := newCalm(t, 3, nil)
+	leader, old := c.nodes[0], c.nodes[2]
+	last := old.raft.LastIndex()
+	events := old.Subscribe(10, KindRemoved)
+	_, err := leader.propose(c.ctx, command.EncodeAdmit(old.address, []byte("another process.")))
+	noError(t, err)
+	<-old.Done()
+	if err := old.Err(); !errors.Is(err, ErrReplaced) {
+		t.Errorf("it has ended with %v", err)
+	}
+	if _, told := <-events.C; !told {
+		t.Error("it has not told of it")
+	}
+	if now := old.raft.LastIndex(); now > last+1 { // a barrier may have come before
+		t.Errorf("its log went from %d to %d", last, now)
+	}
+}
