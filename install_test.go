@@ -33,7 +33,7 @@ func newLaggard(t *testing.T, size int, change func(*skiff.Options)) laggard {
 }
 
 // next waits for an event.
-func next[E skiff.Event](t *testing.T, s *skiff.Subscription) E {
+func next[E skiff.Event](t testing.TB, s *skiff.Subscription) E {
 	t.Helper()
 	for {
 		select {

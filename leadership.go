@@ -267,12 +267,17 @@ func (n *Node) transferTo(ctx context.Context, to, from string) error {
 }
 
 // transfer makes raft stand down in favour of a voter; "" means the one that has
-// answered last of those that take it: a weakened one does not. It is all the same
-// whether others vote for it before this leader's lease is over: see leaderIndex.
+// answered last of those that take it: a weakened one does not. One that is away is not
+// tried, since raft takes no writes while it waits for it. It is all the same whether
+// others vote for it before this leader's lease is over: see leaderIndex.
 func (n *Node) transfer(ctx context.Context, to string) (err error) {
-	candidates := []raft.Server{{ID: raft.ServerID(to), Address: raft.ServerAddress(to)}}
-	if to == "" {
-		candidates = n.transport.acks.freshest(n.otherVoters())
+	candidates := n.transport.acks.freshest(n.otherVoters())
+	candidates = slices.DeleteFunc(candidates, func(s raft.Server) bool {
+		away, _ := n.transport.presence.away(s.ID)
+		return away || to != "" && string(s.ID) != to
+	})
+	if len(candidates) == 0 {
+		return fmt.Errorf("%w: no voter to hand over to answers", ErrUnreachable)
 	}
 	n.leadership.handingOver.Store(true)
 	for _, c := range candidates {

@@ -237,6 +237,10 @@ func TestTransferLeadershipPastADeadNode(t *testing.T) {
 		c.kill(dead)
 		leader := c.leader()
 		c.put(leader, "k")
+		c.waitAway(leader, dead)
+		if err := c.node(leader).TransferLeadership(testContext(t), c.addrs[dead]); !errors.Is(err, skiff.ErrUnreachable) {
+			t.Errorf("to the dead one: %v", err)
+		}
 		if err := c.node(leader).TransferLeadership(testContext(t), ""); err != nil {
 			t.Error(err)
 		}
@@ -245,5 +249,18 @@ func TestTransferLeadershipPastADeadNode(t *testing.T) {
 		}
 		c.start(dead)
 		c.waitReady()
+	}
+}
+
+// waitAway waits until a leader has noticed that a node is not there any more: it has
+// tried to connect for a heartbeat, and then for the next one.
+func (c *cluster) waitAway(leader, gone int) {
+	c.t.Helper()
+	failures := c.node(leader).Subscribe(100, skiff.KindPeerFailed)
+	defer failures.Close()
+	for times := 0; times < 3; {
+		if next[skiff.PeerFailed](c.t, failures).Peer == c.addrs[gone] {
+			times++
+		}
 	}
 }
