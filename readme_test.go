@@ -43,13 +43,17 @@ import (
 	"log"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/util"
 
 	"github.com/skiffdb/skiff"
+	"github.com/skiffdb/skiff/skiffprom"
 )
 
 var (
+	_ = prometheus.NewRegistry
+	_ = skiffprom.New
 	_ = errors.Is
 	_ = fmt.Println
 	_ = log.Println
