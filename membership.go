@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -275,6 +276,14 @@ func (n *Node) applyChange(ctx context.Context, c change) error {
 	}
 	ctx, cancel := n.whileLeading(ctx)
 	defer cancel()
+	err := n.changeMember(ctx, c)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrNoLeader) {
+		return cause // whatever it has led to
+	}
+	return err
+}
+
+func (n *Node) changeMember(ctx context.Context, c change) error {
 	switch c.Op {
 	case opJoin:
 		return n.addMember(ctx, c)
@@ -288,14 +297,21 @@ func (n *Node) applyChange(ctx context.Context, c change) error {
 
 // whileLeading returns a context that ends when this leader is none any more.
 func (n *Node) whileLeading(ctx context.Context) (context.Context, context.CancelFunc) {
-	epoch := n.leadership.currentEpoch()
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(epoch, func() {
-		if _, err := n.leaderTerm(); err != nil {
-			cancel(err)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for ctx.Err() == nil {
+			epoch := n.leadership.currentEpoch()
+			if _, err := n.leaderTerm(); err != nil {
+				cancel(err)
+			}
+			select {
+			case <-epoch.Done():
+			case <-ctx.Done():
+			}
 		}
 	})
-	return ctx, func() { stop(); cancel(nil) }
+	return ctx, func() { cancel(nil); watch.Wait() }
 }
 
 // servers is this node's latest configuration.

@@ -127,7 +127,10 @@ func (n *Node) leaderIndex(ctx context.Context, c Consistency) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	index := n.fsm.applied.value()
+	index, err := n.committedIndex()
+	if err != nil {
+		return 0, err
+	}
 	// Who answered a heartbeat does not vote for another leader until
 	// HeartbeatTimeout after it was received, hence sent.
 	if n.majority(func(a ack) bool { return a.term == term && time.Since(a.sent) < n.options.LeaderLease }) {
@@ -136,16 +139,41 @@ func (n *Node) leaderIndex(ctx context.Context, c Consistency) (uint64, error) {
 	return n.leads.do(ctx)
 }
 
-// verifiedIndex takes the index up to which this leader has applied, and then
-// makes sure that it was the leader when it did so: a majority still follows it,
-// in the same term. What has been acknowledged in this term was applied here
-// first, and all of earlier terms was before the leader was ready.
+// committedIndex is the index of the last entry for the state machine that this leader
+// has committed. A read has to see all up to it, and not only what was applied here:
+// others may be faster in applying, and what was read there must not be unread here.
+//
+// Entries behind it do not reach the state machine, so waiting for them would have no
+// end. All of earlier terms was applied before the leader was ready.
+func (n *Node) committedIndex() (uint64, error) {
+	applied := n.fsm.applied.value()
+	for i := n.raft.CommitIndex(); i > applied; i-- {
+		var entry raft.Log
+		err := survive(func() error { return n.stores.log.GetLog(i, &entry) })
+		switch {
+		case errors.Is(err, raft.ErrLogNotFound): // it is in the state by now, and gone
+			return n.fsm.applied.value(), nil
+		case err != nil:
+			return 0, fmt.Errorf("read log entry %d: %w", i, err)
+		case entry.Type == raft.LogCommand || entry.Type == raft.LogConfiguration:
+			return i, nil
+		}
+	}
+	return applied, nil
+}
+
+// verifiedIndex takes the index up to which this leader has committed, and then makes
+// sure that it was the leader when it did so: a majority still follows it, in the same
+// term.
 func (n *Node) verifiedIndex(ctx context.Context) (uint64, error) {
 	term, err := n.leaderTerm()
 	if err != nil {
 		return 0, err
 	}
-	index := n.fsm.applied.value()
+	index, err := n.committedIndex()
+	if err != nil {
+		return 0, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
 	defer cancel()
 	asked, epoch := n.transport.acks.now(), n.leadership.currentEpoch()

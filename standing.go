@@ -270,7 +270,10 @@ type place struct {
 
 // placeOf answers askForStanding on the leader.
 func (n *Node) placeOf(ctx context.Context, m memberID) (place, error) {
-	index, err := n.leads.do(ctx) // everything applied here up to it, and more
+	index, err := n.leads.do(ctx)
+	if err == nil {
+		err = n.fsm.applied.wait(ctx, index)
+	}
 	if err != nil {
 		return place{}, err
 	}
