@@ -123,7 +123,11 @@ func hostileConn(c *cluster, victim int, kind wire.Kind) net.Conn {
 	if err := wire.WritePreface(conn, wire.Preface{Kind: kind, ClusterID: id, From: c.addrs[(victim+1)%3], To: c.addrs[victim]}); err != nil {
 		c.t.Fatal(err)
 	}
-	if reply, err := wire.ReadPrefaceReply(conn); err != nil || reply.Refused != wire.Accepted {
+	switch reply, err := wire.ReadPrefaceReply(conn); {
+	case err == nil && reply.Refused == wire.RefusedCluster && id.IsZero(): // it has learned of its cluster just now
+		_ = conn.Close()
+		return hostileConn(c, victim, kind)
+	case err != nil || reply.Refused != wire.Accepted:
 		c.t.Fatalf("%+v, %v", reply, err)
 	}
 	return conn

@@ -14,8 +14,8 @@ import (
 type Consistency uint8
 
 const (
-	// Linearizable reads see every write that was acknowledged, anywhere in the
-	// cluster, before the read began. It is the default. It costs a message to the
+	// Linearizable reads see every write that was acknowledged, or seen by another such
+	// read, anywhere in the cluster, before the read began. It is the default. It costs a message to the
 	// leader, and the leader a round to a majority that all waiting reads share;
 	// the data itself is read on the node at hand (Raft's read index: Ongaro's
 	// thesis, section 6.4).
@@ -148,14 +148,13 @@ func (n *Node) leaderIndex(ctx context.Context, c Consistency) (uint64, error) {
 func (n *Node) committedIndex() (uint64, error) {
 	applied := n.fsm.applied.value()
 	for i := n.raft.CommitIndex(); i > applied; i-- {
-		var entry raft.Log
-		err := survive(func() error { return n.stores.log.GetLog(i, &entry) })
+		forState, err := n.stores.retaining.forState(i)
 		switch {
 		case errors.Is(err, raft.ErrLogNotFound): // it is in the state by now, and gone
 			return n.fsm.applied.value(), nil
 		case err != nil:
 			return 0, fmt.Errorf("read log entry %d: %w", i, err)
-		case entry.Type == raft.LogCommand || entry.Type == raft.LogConfiguration:
+		case forState:
 			return i, nil
 		}
 	}

@@ -1,6 +1,7 @@
 package skiff
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -37,11 +38,13 @@ type retainingLog struct {
 	// the log was opened are not known.
 	first uint64
 	sizes []int
+	// idle are those of them that raft keeps to itself.
+	idle  map[uint64]bool
 	holds map[*hold]struct{}
 }
 
 func newRetainingLog(store raft.LogStore, policy retention) *retainingLog {
-	return &retainingLog{LogStore: store, policy: policy, due: make(chan struct{}, 1), holds: map[*hold]struct{}{}}
+	return &retainingLog{LogStore: store, policy: policy, due: make(chan struct{}, 1), holds: map[*hold]struct{}{}, idle: map[uint64]bool{}}
 }
 
 // StoreLog implements raft.LogStore.
@@ -59,6 +62,10 @@ func (l *retainingLog) StoreLogs(logs []*raft.Log) error {
 	}
 	for _, entry := range logs {
 		l.sizes = append(l.sizes, len(entry.Data))
+		delete(l.idle, entry.Index) // of an entry that this one replaces
+		if !isForState(entry) {
+			l.idle[entry.Index] = true
+		}
 		l.grown += int64(len(entry.Data))
 	}
 	if l.grown >= l.policy.grown {
@@ -96,7 +103,22 @@ func (l *retainingLog) DeleteRange(first, last uint64) error {
 	case last >= end:
 		l.first, l.sizes = 0, nil
 	}
+	maps.DeleteFunc(l.idle, func(index uint64, _ bool) bool { return first <= index && index <= last })
 	return nil
+}
+
+// forState tells whether raft gives an entry to the state machine, without reading it
+// where that can be avoided.
+func (l *retainingLog) forState(index uint64) (bool, error) {
+	l.mu.Lock()
+	if index >= l.first && index < l.first+uint64(len(l.sizes)) {
+		defer l.mu.Unlock()
+		return !l.idle[index], nil
+	}
+	l.mu.Unlock()
+	var entry raft.Log
+	err := survive(func() error { return l.GetLog(index, &entry) })
+	return isForState(&entry), err
 }
 
 // cut is how far the log, which goes to end, may be removed, last at most.

@@ -3,6 +3,7 @@ package skiff
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,14 +16,15 @@ func TestNothingIsUnreadOnASlowLeader(t *testing.T) {
 	const leader, follower = 0, 1
 	pausing, pause := make(chan struct{}), make(chan struct{})
 	var slow sync.Once
+	var armed atomic.Bool
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
 	goOn := sync.OnceFunc(func() { close(pause) })
 	c := newCalm(t, 3, func(i int, n *Node) {
 		tell := n.fsm.roster.tell
-		n.fsm.roster.tell = func(happened []Event, changed []string) {
-			tell(happened, changed)
-			if i == leader && len(changed) > 0 { // the entry below
+		n.fsm.roster.tell = func(happened []Event) {
+			tell(happened)
+			if i == leader && armed.Load() {
 				slow.Do(func() { close(pausing); <-pause })
 			}
 		}
@@ -31,6 +33,7 @@ func TestNothingIsUnreadOnASlowLeader(t *testing.T) {
 	db := func(i int) *DB { return c.nodes[i].DB().WithContext(c.ctx) }
 	key := []byte("k")
 	noError(t, db(leader).Put(key, []byte("before"), nil))
+	armed.Store(true)
 	wg.Go(func() {
 		_, _ = c.nodes[leader].propose(c.ctx, command.EncodeAdmit("/ip4/10.0.0.9/tcp/9490", []byte("another process.")))
 	})
