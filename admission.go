@@ -204,6 +204,7 @@ func (n *Node) seekAdmission(answers []hello) error {
 		return err
 	}
 	n.admission.grant(entry)
+	n.tellState()
 	n.logger.Info("admitted", "leader", leader, "term", entry.Term, "index", entry.Index)
 	return nil
 }

@@ -201,6 +201,59 @@ func (c *cluster) running() (all []int) {
 	return all
 }
 
+// A member that was taken in from standby, and is started like that again after it has
+// lost its disk, hears from its cluster where it belongs.
+func TestLostDiskOnStandby(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	i := c.add(standby)
+	c.join(0, i)
+	value := c.put(i, "k")
+	for range 2 {
+		c.kill(i)
+		c.wipe(i)
+		c.start(i)
+		c.waitReady()
+		c.wantEverywhere("k", value)
+		c.wantMembers([]int{0, 1, i}, nil)
+	}
+	c.join(0, i) // changes nothing
+	c.kill(0)
+	c.wantEverywhere("k", c.put(i, "k")) // it votes
+}
+
+// A member that has lost its disk, and does not say whose it is, founds a cluster of its
+// own: the two keep apart.
+func TestLostDiskAndFoundsAnother(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	a, b := c.add(standby), c.add(standby)
+	c.join(0, a)
+	c.join(0, b)
+	id := c.wantOneCluster()
+	value := c.put(0, "k")
+	c.kill(0)
+	c.wipe(0)
+	c.leader()
+	c.start(0)
+	if err := c.node(0).WaitReady(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.node(0).Stats(); got.ClusterID == id || len(got.Peers) != 1 {
+		t.Errorf("it is in %s with %v", got.ClusterID, got.Peers)
+	}
+	c.stop(0)
+	if got := c.wantOneCluster(); got != id {
+		t.Errorf("the others are in %s", got)
+	}
+	c.wantEverywhere("k", value)
+	c.wipe(0)
+	c.joiners[0] = func(o *skiff.Options) { o.Join = []string{c.addrs[a]} }
+	c.start(0)
+	c.waitReady()
+	c.wantEverywhere("k", value)
+}
+
 // signpost sends those who dial an address elsewhere, as a name does that gets
 // another IP address.
 type signpost struct {

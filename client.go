@@ -130,6 +130,9 @@ func (c *client) connect(ctx context.Context) error {
 	var errs []error
 	for range len(c.nodes) {
 		s, err := c.statsOf(ctx, c.node())
+		if err == nil && s.State == StateWaiting && !c.pinned {
+			err = fmt.Errorf("%w: %s waits to be taken into a cluster", ErrNotMember, c.node())
+		}
 		if err == nil {
 			c.learn(s)
 			return nil

@@ -3,6 +3,7 @@ package skiff
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/skiffdb/skiff/internal/address"
@@ -34,6 +35,9 @@ func (c Cluster) TransferLeadership(ctx context.Context, address string) error {
 
 // Weaken is [Node.Weaken], for the node at address.
 func (c Cluster) Weaken(ctx context.Context, address string, d time.Duration) error {
+	if d < 0 {
+		return &OptionError{"d", fmt.Sprintf("%v is negative", d)}
+	}
 	return c.do(ctx, "weaken "+address, change{Op: opWeaken, Address: address, For: d})
 }
 

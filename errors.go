@@ -58,8 +58,8 @@ var (
 	// members. No cluster was made: correct [Options.Peers] and start again.
 	ErrPeersDisagree = errors.New("nodes list different peers")
 
-	// ErrNotMember says that an existing cluster answered that does not know this
-	// node as a member, or that a data directory has never been a member's.
+	// ErrNotMember says that a node is no member of the cluster, or waits to become one;
+	// or that a data directory has never been a member's.
 	ErrNotMember = errors.New("not a member of the cluster")
 
 	// ErrRemoved says that the node was removed from its cluster, or has left it. It
@@ -72,8 +72,8 @@ var (
 	// address, one with an empty directory. This one has stopped itself.
 	ErrReplaced = errors.New("replaced by another process at the same address")
 
-	// ErrQuorum says that a change of the membership was refused because the
-	// members that are alive would no longer be a majority.
+	// ErrQuorum says that a change was refused because the voters that are alive would no
+	// longer be a majority, or because there is no other voter.
 	ErrQuorum = errors.New("would lose the quorum")
 
 	// ErrRefused says that the other side of a connection turned it down: another

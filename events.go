@@ -70,7 +70,8 @@ type (
 
 	// StateChanged says that the node does something else than before, if only for a
 	// moment. Old is New of the event before; the first one leads from StateStopped to
-	// StateFollower, and the last one to StateStopped or StateFailed.
+	// StateFollower or StateWaiting, and the last one to StateStopped, StateFailed or
+	// StateRemoved.
 	StateChanged struct {
 		EventInfo
 		Old, New State
@@ -101,8 +102,8 @@ type (
 		Until time.Time
 	}
 
-	// Removed says that the node is no member any more. It has stopped itself
-	// ([ErrNotMember]).
+	// Removed says that the node is no member any more, or not the one that counts as
+	// it. It has stopped itself ([ErrRemoved], [ErrReplaced]).
 	Removed struct{ EventInfo }
 )
 
@@ -149,7 +150,8 @@ type (
 
 // What happens to the membership. Each node tells when it applies the change.
 type (
-	// Joined says that Peer has become a member.
+	// Joined says that Peer has become a member. A node that comes later, and applies the
+	// log from its beginning, tells of all that was before.
 	Joined struct {
 		EventInfo
 		Peer  string

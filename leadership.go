@@ -287,6 +287,7 @@ func (n *Node) transfer(ctx context.Context, to string) (err error) {
 		if err == nil || errors.Is(err, ErrNoLeader) || ctx.Err() != nil {
 			return err
 		}
+		err = fmt.Errorf("%w: %s does not take leadership: %w", ErrRefused, c.ID, err)
 	}
 	return err
 }

@@ -85,6 +85,11 @@ func (n *Node) leave(ctx context.Context, c change) error {
 // TransferLeadership makes the voter at address the leader, from whichever member it
 // is called on; "" means the one that has answered the leader last. It returns when
 // that one leads, and at once if it does already. Writes wait meanwhile.
+//
+// Errors are [ErrNotMember] if address is none, or has no vote; [ErrQuorum] if there is
+// no other voter; [ErrUnreachable] if it does not answer; [ErrRefused] if it does not
+// take leadership, being weakened, say; [ErrNoLeader] if ctx ended before a leader was
+// found.
 func (n *Node) TransferLeadership(ctx context.Context, address string) error {
 	return n.changeMembership(ctx, "transfer leadership", change{Op: opTransfer, Address: address})
 }
@@ -362,7 +367,7 @@ func (n *Node) agreed(ctx context.Context) error {
 func (n *Node) addMember(ctx context.Context, c change) error {
 	s, member := find(n.servers(), c.Address)
 	if member && (s.Suffrage == raft.Voter || c.Nonvoter) {
-		return n.agreed(ctx)
+		return n.welcomeBack(ctx, c.Address)
 	}
 	if !member {
 		if err := n.mayJoin(ctx, c.Address); err != nil {
@@ -376,6 +381,17 @@ func (n *Node) addMember(ctx context.Context, c change) error {
 		return err
 	}
 	return n.promote(ctx, c.Address)
+}
+
+// welcomeBack is Join of a member. If that has lost its disk and waits for somebody to
+// tell it where it belongs, it is told.
+func (n *Node) welcomeBack(ctx context.Context, address string) error {
+	if address != n.address {
+		if h, err := n.helloOf(ctx, address); err == nil && h.Waiting {
+			return n.catchUp(ctx, address)
+		}
+	}
+	return n.agreed(ctx)
 }
 
 // mayJoin makes sure that what runs at address is in no cluster, and will not be in

@@ -491,6 +491,10 @@ func TestMove(t *testing.T) {
 	if err := c.newNode(moved).Start(testContext(t)); !errors.Is(err, skiff.ErrMismatch) {
 		t.Errorf("at a new address, without a word: %v", err)
 	}
+	c.joiners[moved] = func(o *skiff.Options) { o.Dir, o.MovedFrom = t.TempDir(), old }
+	if err := c.newNode(moved).Start(testContext(t)); !errors.Is(err, skiff.ErrMismatch) {
+		t.Errorf("with an empty directory: %v", err)
+	}
 	c.joiners[moved] = func(o *skiff.Options) { o.MovedFrom = old }
 	events := c.node(through).Subscribe(100, skiff.KindJoined, skiff.KindLeft, skiff.KindPromoted)
 	for range 2 { // it may be killed on the way, and be told again

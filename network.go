@@ -27,6 +27,12 @@ type network struct {
 	timeout  time.Duration // for a preface
 	logger   *slog.Logger
 
+	// alone: the node founds a cluster by itself, in which nobody else can have anything
+	// to say until it has given it a name. Set before serve.
+	alone bool
+	// heard is told which node has opened a connection for raft. Set before serve.
+	heard func(from string)
+
 	// The services. They are set before serve, and called concurrently.
 	rpc     func() wire.Handler                  // for a connection from a node
 	client  func() (h wire.Handler, done func()) // for one from a client; done when it ends
@@ -61,6 +67,7 @@ func newNetwork(self string, l net.Listener, timeout time.Duration, logger *slog
 		raftConns: make(chan net.Conn),
 		conns:     map[*tracked]struct{}{},
 		links:     newLinks(func(Event) {}),
+		heard:     func(string) {},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
@@ -224,6 +231,7 @@ func (n *network) handle(accepted net.Conn) {
 	}
 	switch p.Kind {
 	case wire.KindRaft:
+		n.heard(p.From)
 		select {
 		case n.raftConns <- c:
 		case <-n.ctx.Done():
@@ -297,6 +305,8 @@ func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 		// its id is the first thing that a cluster agrees on. This is another cluster,
 		// whose members have lost their disks and founded it just now.
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, and %s to none that has a name", n.self, mine, p.From)
+	case mine.IsZero() && n.alone && partOfRaft(p.Kind):
+		refuse(wire.RefusedCluster, "%s is founding a cluster of its own", n.self)
 	case n.outdated(party{p.From, p.Identity, p.Kind}):
 		refuse(wire.RefusedStale, "another process has taken the place of %s", p.From)
 	case p.Kind < wire.KindRaft || p.Kind > wire.KindInstall:

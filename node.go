@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -186,7 +187,11 @@ func (n *Node) openDir(context.Context) (err error) {
 		return nil
 	}
 	if from := n.options.MovedFrom; from != "" {
-		if err := datadir.Move(n.options.Dir, from, n.address); err != nil {
+		err := datadir.Move(n.options.Dir, from, n.address)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: MovedFrom says that it was used at %s: %w", ErrMismatch, from, err)
+		}
+		if err != nil {
 			return dirError(err)
 		}
 	}
@@ -300,6 +305,8 @@ func (n *Node) listen(ctx context.Context) error {
 	n.network = newNetwork(n.address, l, n.options.RPCTimeout, n.logger)
 	n.network.clusterID = n.knownClusterID
 	n.network.identity, n.network.replaced = n.self, n.fsm.roster.replaced
+	n.network.alone = n.membership.alone
+	n.network.heard = n.heardOf
 	n.network.rpc = func() wire.Handler { return n.serveNode }
 	n.network.client = n.serveClient
 	n.network.install = n.receiveState
@@ -460,7 +467,7 @@ func (n *Node) prepareToStop(ctx context.Context) {
 	defer n.ops.Done()
 	ctx, cancel := n.bound(ctx)
 	defer cancel()
-	if n.options.LeaveOnStop && ctx.Err() == nil {
+	if n.options.LeaveOnStop && ctx.Err() == nil && n.isMember() {
 		if n.leaveForGood(ctx) {
 			return
 		}
@@ -605,7 +612,11 @@ func (n *Node) watchFailure() {
 	select {
 	case <-n.failed:
 		err := *n.failure.Load()
-		n.logger.Error("stopped itself", "err", kindOf(err))
+		level := slog.LevelError
+		if errors.Is(err, ErrRemoved) {
+			level = slog.LevelInfo
+		}
+		n.logger.Log(context.Background(), level, "stopped itself", "why", kindOf(err))
 		n.cancel(kindOf(err))
 	case <-n.ctx.Done():
 	}

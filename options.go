@@ -63,13 +63,15 @@ type Options struct {
 	// serves everything, but neither votes nor counts for a majority.
 	Nonvoter bool
 
-	// LeaveOnStop makes Stop take the node out of the cluster first. It is meant for
-	// nodes that come and go; see [Node.Leave] for when it is refused.
+	// LeaveOnStop makes Stop take the node out of the cluster first, as far as its
+	// context allows. Where that is refused (see [Node.Leave]) or fails, the node stops as
+	// a member, and a [Warning] says so. It comes back by Join.
 	LeaveOnStop bool
 
 	// MovedFrom is the address under which the data directory was used so far, when
 	// the node starts under another one for the first time. Its member is replaced by
-	// one with the new address, which needs a leader. It may stay set afterwards.
+	// one with the new address, which needs a leader unless it is the only voter. It may
+	// stay set afterwards, as long as the directory is not wiped.
 	MovedFrom string
 
 	// MinConsensus is how many voters have to be reachable for the leader, itself
@@ -273,6 +275,9 @@ func (o *Options) validateAddresses(self string) error {
 	}
 	if len(o.Peers) > 0 && (len(o.Join) > 0 || o.Standby) {
 		return &OptionError{"Peers", "founds a cluster, which Join and Standby contradict; set one of them"}
+	}
+	if o.Nonvoter && len(o.Join) == 0 {
+		return &OptionError{"Nonvoter", "needs Join; of a node on standby it is said by who joins it, with AsNonvoter"}
 	}
 	if o.MovedFrom == "" {
 		return nil

@@ -49,6 +49,8 @@ var wrongOptions = []struct {
 		o.Peers, o.Join = []string{"/ip4/10.0.0.2/tcp/9490"}, []string{"/ip4/10.0.0.3/tcp/9490"}
 	}},
 	{"founds and stands by", "Peers", func(o *skiff.Options) { o.Peers, o.Standby = []string{"/ip4/10.0.0.2/tcp/9490"}, true }},
+	{"does not vote where it founds", "Nonvoter", func(o *skiff.Options) { o.Nonvoter = true }},
+	{"does not vote, on standby", "Nonvoter", func(o *skiff.Options) { o.Nonvoter, o.Standby = true, true }},
 	{"moved from nowhere", "MovedFrom", func(o *skiff.Options) { o.MovedFrom = "node-1" }},
 	{"negative consensus", "MinConsensus", func(o *skiff.Options) { o.MinConsensus = -1 }},
 	{"connections closed at once", "InactivityTimeout", func(o *skiff.Options) { o.InactivityTimeout = time.Millisecond }},

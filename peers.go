@@ -107,7 +107,7 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 	case reply.Refused != wire.Accepted:
 		return i, fmt.Errorf("%w by %s: %s: %s", ErrRefused, to, reply.Refused, reply.Message)
 	case d.replaced != nil && partOfRaft(kind) && d.replaced(to, reply.Identity):
-		return i, fmt.Errorf("%w: %s: a process answers there that another one has taken the place of", ErrRefused, to)
+		return i, fmt.Errorf("%w: %s: a process answers there that has not been admitted, or has been replaced", ErrRefused, to)
 	}
 	return reply.Identity, nil
 }

@@ -22,6 +22,8 @@ type membership struct {
 	// joining: the node has no place yet, and founds no cluster. Set before raft
 	// starts.
 	joining bool
+	// alone: the node founds a cluster of its own. Set before raft starts.
+	alone bool
 	// leaving: the node has asked to be removed.
 	leaving atomic.Bool
 	// moving is the address of the member that this node still has to replace.
@@ -116,11 +118,12 @@ func (n *Node) loadMembership(fresh bool) error {
 	switch {
 	case id.Gone != "":
 		if !n.options.Standby && (id.Gone != datadir.Left || len(n.options.Join) == 0) {
-			return fmt.Errorf("%w (%s): wipe %s, or set Options.Standby and let a member Join it", ErrRemoved, id.Gone, n.options.Dir)
+			return fmt.Errorf("%w (%s): wipe %s, or start with Standby (--standby) and let a member join it", ErrRemoved, id.Gone, n.options.Dir)
 		}
 		m.joining = true
 	case fresh:
 		m.joining = len(n.options.Join) > 0 || n.options.Standby
+		m.alone = !m.joining && len(n.options.Peers) == 0
 	case id.MovedFrom != "":
 		m.moving.Store(&id.MovedFrom)
 	}
@@ -144,6 +147,9 @@ func (n *Node) seekPlace() {
 	retry := retryPolicy{wait: n.options.RetryWait}
 	for try := 0; ; try++ {
 		err := n.askForPlace(c)
+		if err != nil && try == patience && n.ctx.Err() == nil {
+			n.warn(err, "not taken in yet", "asked", n.acquaintances())
+		}
 		if err == nil {
 			n.bootstrap.refused(nil)
 			return
@@ -159,6 +165,9 @@ func (n *Node) seekPlace() {
 		}
 	}
 }
+
+// patience is how often a node asks for its place before it says that it gets no answer.
+const patience = 10
 
 func (n *Node) wantedPlace() (change, bool) {
 	c := change{Op: opJoin, Address: n.address, Nonvoter: n.options.Nonvoter}
@@ -207,6 +216,20 @@ func (n *Node) watchMembership() {
 		if ask && n.settled() {
 			n.askForStanding()
 		}
+	}
+}
+
+// isMember tells whether the node is a member, as far as it knows.
+func (n *Node) isMember() bool {
+	_, member := find(n.servers(), n.address)
+	return member && n.admission.isGranted()
+}
+
+// heardOf is told of a node that has opened a connection for raft. To one that waits it
+// is a member of a cluster which takes it for one: it has lost its disk.
+func (n *Node) heardOf(from string) {
+	if n.waiting() {
+		n.membership.noticed(from)
 	}
 }
 

@@ -21,7 +21,7 @@ type telling struct {
 func (n *Node) beginTelling() {
 	n.told.mu.Lock()
 	n.told.state = StateStopped
-	n.tell(StateFollower) // as raft begins
+	n.tell(n.stateOf(raft.Follower)) // as raft begins
 	n.told.mu.Unlock()
 	// There is no channel, in which a state that lasts for a moment could be lost:
 	// the filter hears of everything.
@@ -78,6 +78,8 @@ func (n *Node) stateOf(s raft.RaftState) State {
 		return StateStopped
 	case s == raft.Leader:
 		return StateLeader
+	case n.waiting():
+		return StateWaiting
 	case n.weakness.active():
 		return StateWeakened
 	}

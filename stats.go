@@ -19,16 +19,24 @@ const Version = "0.1.0"
 // State is what a node is doing.
 type State string
 
-// The states of a node.
+// The states of a node, all of which are in States.
 const (
 	StateFollower  State = "follower"
 	StateCandidate State = "candidate"
 	StateLeader    State = "leader"
+	StateWaiting   State = "waiting"  // to be taken into a cluster, see Options.Join and Standby
 	StateWeakened  State = "weakened" // leaves elections to others, see Node.Weaken
 	StateStopped   State = "stopped"  // not started, or stopped
 	StateRemoved   State = "removed"  // stopped itself, see ErrRemoved and ErrReplaced
 	StateFailed    State = "failed"   // stopped itself, see ErrFailed
 )
+
+// States are all states of a node.
+func States() []State {
+	return []State{
+		StateFollower, StateCandidate, StateLeader, StateWaiting, StateWeakened, StateStopped, StateFailed, StateRemoved,
+	}
+}
 
 // Stats is what a node knows of itself at a moment. Indices are places in the
 // raft log; durations are in nanoseconds in JSON.

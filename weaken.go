@@ -36,11 +36,11 @@ func (w *weakness) begin(until time.Time) (ended <-chan struct{}) {
 	return w.ended
 }
 
-// end ends the weakness that begin has returned ended for.
+// end ends the weakness that begin has returned ended for, nil: whichever it is.
 func (w *weakness) end(ended <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended == ended {
+	if ended == nil || w.ended == ended {
 		w.finish()
 	}
 }
@@ -69,13 +69,14 @@ func (w *weakness) check() error {
 }
 
 // Weaken makes the node leave elections to others for d, or until it learns of
-// another leader than at the beginning: it neither stands for election, whatever
+// another leader than the one it knows when Weaken returns: it neither stands for election, whatever
 // times out, nor takes leadership that is handed to it. It goes on to vote, and to
 // serve. A leader hands over first; Weaken returns when another one leads. State
 // says [StateWeakened] meanwhile, and [Weakened] is told.
 //
-// Another call replaces the time of an earlier one; d of 0 ends it. The only voter
-// cannot be weakened ([ErrQuorum]).
+// Another call replaces the time of an earlier one; d of 0 ends it. Errors are
+// [ErrQuorum] for the only voter, [ErrNotMember], [ErrNoLeader] if no other leader was
+// elected in time, and [*OptionError] for a negative d.
 func (n *Node) Weaken(ctx context.Context, d time.Duration) error {
 	return n.wrapNil("weaken", n.weaken(ctx, d))
 }
@@ -87,7 +88,16 @@ func (n *Node) weaken(ctx context.Context, d time.Duration) error {
 	defer n.ops.Done()
 	ctx, cancel := n.bound(ctx)
 	defer cancel()
-	if d > 0 && len(n.otherVoters()) == 0 {
+	switch {
+	case d < 0:
+		return &OptionError{"d", fmt.Sprintf("%v is negative", d)}
+	case d == 0:
+		n.weakness.end(nil)
+		n.tellState()
+		return nil
+	case !n.isMember():
+		return fmt.Errorf("%w: %s", ErrNotMember, n.address)
+	case len(n.otherVoters()) == 0:
 		return fmt.Errorf("%w: there is no other voter", ErrQuorum)
 	}
 	until := time.Now().Add(d)
@@ -98,10 +108,6 @@ func (n *Node) weaken(ctx context.Context, d time.Duration) error {
 			n.weakness.end(ended)
 			return err
 		}
-	}
-	if d <= 0 {
-		n.weakness.end(ended)
-		return nil
 	}
 	n.emit(Weakened{Until: until})
 	leader := n.leader()

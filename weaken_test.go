@@ -188,6 +188,23 @@ func TestWeakenedWhileACandidate(t *testing.T) {
 	c.net.Heal()
 }
 
+// A leader that is told not to be weakened any more goes on leading.
+func TestWeakenedNoMore(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	leader := c.leader()
+	if err := c.node(leader).Weaken(testContext(t), 0); err != nil {
+		t.Error(err)
+	}
+	var option *skiff.OptionError
+	if err := c.node(leader).Weaken(testContext(t), -time.Minute); !errors.As(err, &option) {
+		t.Errorf("for less than nothing: %v", err)
+	}
+	if now := c.leader(); now != leader {
+		t.Errorf("%d leads, and %d did", now, leader)
+	}
+}
+
 func TestTheOnlyVoterCannotBeWeakened(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1, nil)

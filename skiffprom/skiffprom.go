@@ -12,7 +12,7 @@
 // in one registry.
 //
 //	skiff_build_info{version,go_version}       1
-//	skiff_state{state}                         1 for what the node is doing, else 0: follower, candidate, leader, stopped, failed
+//	skiff_state{state}                         1 for what the node is doing, else 0: one for each of skiff.States
 //	skiff_ready                                1 if the cluster can be used from this node, else 0
 //	skiff_uptime_seconds                       since the node was started
 //	skiff_term                                 raft's current term
@@ -115,7 +115,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.node.Stats()
 	c.collectLife(ch, s)
 	c.collectCounts(ch, s)
-	if s.State != skiff.StateStopped && s.State != skiff.StateFailed {
+	if s.State != skiff.StateStopped && s.State != skiff.StateFailed && s.State != skiff.StateRemoved {
 		c.collectData(ch, s)
 	}
 }
@@ -126,9 +126,7 @@ func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, value float64, label
 
 func (c *collector) collectLife(ch chan<- prometheus.Metric, s skiff.Stats) {
 	gauge(ch, c.build, 1, s.Version, s.GoVersion)
-	for _, state := range []skiff.State{
-		skiff.StateFollower, skiff.StateCandidate, skiff.StateLeader, skiff.StateStopped, skiff.StateFailed,
-	} {
+	for _, state := range skiff.States() {
 		gauge(ch, c.state, number(s.State == state), string(state))
 	}
 	gauge(ch, c.ready, number(s.Ready))

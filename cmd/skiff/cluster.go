@@ -39,6 +39,16 @@ how long it took to answer. "-" means that it is not known.`,
 		if err != nil {
 			return err
 		}
+		if len(peers) == 0 {
+			return fmt.Errorf("%w: the node waits to be taken into a cluster", skiff.ErrNotMember)
+		}
+		defer func() {
+			for _, p := range peers {
+				if p.Error != "" && format == "table" {
+					fmt.Fprintf(e.stderr, "%s: %s\n", p.Address, p.Error)
+				}
+			}
+		}()
 		return printRows(e.stdout, format, peers, "ADDRESS\tROLE\tSUFFRAGE\tCONTACT\tLAG\tLAG BYTES\tLATENCY\tVERSION", peerCells)
 	}
 	return cmd

@@ -16,11 +16,12 @@ const exitCodesHelp = `Exit codes:
   0  done, or found
   1  error
   2  wrong usage
-  3  not found
+  3  not found, or not a member
   4  conflict: another write got in between, nothing was applied
   5  no leader, or the cluster is unhealthy, or would be
   6  node unreachable
-  7  refused: another cluster, protocol version or node than expected`
+  7  refused: another cluster, protocol version or node than expected
+"serve" ends with 0 also when the node was removed from its cluster.`
 
 // outcome is how a command ended.
 type outcome struct {

@@ -111,7 +111,7 @@ type probed interface {
 func addProbes(mux *http.ServeMux, node probed) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		state := node.State()
-		answerProbe(w, state != skiff.StateFailed, string(state))
+		answerProbe(w, state != skiff.StateFailed && state != skiff.StateRemoved, string(state))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if s := node.Stats(); s.Ready {

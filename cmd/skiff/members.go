@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,9 +18,10 @@ func newJoinCmd(e *env) *cobra.Command {
 		Use:   "join ADDRESS",
 		Short: "Take a running node into the cluster",
 		Long: `Take the node that runs at ADDRESS into the cluster. It must have been started with
-"serve --standby". It gets the data first, and its vote when it has caught up; the command
+"serve --standby" or "serve --join". It gets the data first, and its vote when it has caught up; the command
 ends then. If --timeout is over before, the node stays a nonvoter: the same command goes on,
-and "skiff leave" undoes it. Joining a nonvoter gives it a vote.`,
+and "skiff leave" undoes it. Joining a nonvoter gives it a vote; with --nonvoter a voter
+stays one.`,
 		Example: `  skiff serve /ip4/10.0.0.4/tcp/9490 --dir data --standby
   skiff join /ip4/10.0.0.4/tcp/9490`,
 		Args: cobra.ExactArgs(1),
@@ -42,9 +44,10 @@ func newLeaveCmd(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave ADDRESS",
 		Short: "Remove a member from the cluster",
-		Long: `Remove the member at ADDRESS, which may be down, from the cluster. If it runs, it stops itself. Refused, with exit code 5,
-where those that are left and alive would be no majority; --force removes it all the same, and
-asks first: the cluster is without a leader then until others come back.`,
+		Long: `Remove the member at ADDRESS, which may be down, from the cluster. If it runs, it stops
+itself. Refused, with exit code 5, where those that are left and alive would be no majority;
+--force removes it all the same, and asks first: the cluster is without a leader then until
+others come back. It needs a leader; where a majority is lost for ever, see "skiff recover".`,
 		Example: `  skiff leave /ip4/10.0.0.4/tcp/9490`,
 		Args:    cobra.ExactArgs(1),
 	}
@@ -57,6 +60,9 @@ asks first: the cluster is without a leader then until others come back.`,
 			options = append(options, skiff.Force)
 		}
 		if *force && !*sure {
+			fmt.Fprintf(e.stderr, `This removes %s even if those that are left and alive are no majority. Then
+nothing can be written, and nobody elected, until others come back.
+`, args[0])
 			if err := confirm(cmd.Context(), e); err != nil {
 				return err
 			}

@@ -68,7 +68,7 @@ node as before, alone. After that, others can join it.`,
 		case format != "table":
 			return printJSON(e.stdout, report)
 		}
-		fmt.Fprintln(e.stderr, "Now start the node as before, alone. Others can join it, with empty directories only.")
+		fmt.Fprintln(e.stderr, "Now start the node as before, alone. Others can join it, with empty directories and --join only.")
 		return printRecoverTable(e.stdout, report)
 	}
 	return cmd

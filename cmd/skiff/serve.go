@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,7 +46,7 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 	flags.StringSliceVar(&o.Join, "join", nil, "`address` of a member of the cluster to join, or several")
 	flags.BoolVar(&o.Standby, "standby", false, "wait until a member takes the node in")
 	flags.BoolVar(&o.Nonvoter, "nonvoter", false, "with --join: become a read replica, which does not vote")
-	flags.BoolVar(&o.LeaveOnStop, "leave-on-stop", false, "leave the cluster before stopping")
+	flags.BoolVar(&o.LeaveOnStop, "leave-on-stop", false, "leave the cluster before stopping; --join brings the node back")
 	flags.StringVar(&o.MovedFrom, "moved-from", "", "`address` that the data directory was used with so far")
 	flags.IntVar(&o.MinConsensus, "min-consensus", 0, "voters that have to be reachable until the node is ready (default a majority)")
 	flags.DurationVar(&o.InactivityTimeout, "inactivity-timeout", 0, "idleness after which a connection is closed (default 30s)")
@@ -68,6 +70,9 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 		}
 		o.LogStore = skiff.LogStore(logStore.value)
 		o.Logger = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
+		if events {
+			signal.Ignore(syscall.SIGPIPE) // the node goes on when nobody reads them any more
+		}
 		return serve(cmd.Context(), e, args[0], o, h, events)
 	}
 	return cmd

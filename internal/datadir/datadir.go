@@ -120,14 +120,14 @@ func (d *Dir) Update(change func(*Identity)) error {
 }
 
 // Move makes a directory that belongs to the address from belong to the address to.
-// It does nothing if it does so already, or does not exist. Errors are those of Open.
+// It does nothing if it does so already. Errors are those of Open, and fs.ErrNotExist.
 func Move(path, from, to string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(path, identityName)); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if _, err := os.Stat(filepath.Join(path, identityName)); err != nil {
+		return fmt.Errorf("data directory: %w", err)
 	}
 	lock, err := acquire(path, to)
 	if err != nil {

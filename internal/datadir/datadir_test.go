@@ -362,7 +362,7 @@ func TestUpdate(t *testing.T) {
 // A directory moves from one address to another once, however often it is asked to.
 func TestMove(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data")
-	if err := Move(path, addressA, addressB); err != nil {
+	if err := Move(path, addressA, addressB); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a directory that does not exist: %v", err)
 	}
 	d, err := Open(path, addressA, "bolt")

@@ -36,7 +36,7 @@ func (e *MismatchError) advice() string {
 	case "format":
 		return "run the version of skiff that wrote it"
 	case "address":
-		return "start the node with its own address, or use another directory and let the node join under its new one"
+		return "start the node with its own address, or say that it has moved (MovedFrom, --moved-from)"
 	case "log store":
 		return "open it with its own log store, or let the node join again with an empty directory"
 	default:
