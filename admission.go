@@ -39,10 +39,10 @@ import (
 // data directory. From then on the others keep a process out that runs at the same
 // address and was admitted earlier, or founded the cluster: it could vote for one and
 // the new one for another. That one stops when it gets to see the entry, and each node
-// cuts the connections with it when it applies the entry. The leader has done so before
-// it says where the entry stands, and names the end of its log then, so that what the
-// old process may have acknowledged in between is among what the new one has to get
-// before it votes.
+// has nothing to do with it any more as soon as it has the entry in its log, see fence:
+// a majority has, when the entry is committed. The leader names the end of its log then,
+// so that what the old process may have acknowledged in between is among what the new
+// one has to get before it votes.
 //
 // It is safe for concurrent use.
 type admission struct {
@@ -157,11 +157,26 @@ func (n *Node) permit(request any) error {
 	if err := n.admission.check(request); err != nil {
 		return err
 	}
-	r, ok := request.(*raft.AppendEntriesRequest)
-	if !ok {
-		return nil
+	switch r := request.(type) {
+	case *raft.TimeoutNowRequest:
+		return n.mayTakeOver(string(r.ID))
+	case *raft.AppendEntriesRequest:
+		return n.stopIfReplaced(r.Entries)
 	}
-	for _, l := range r.Entries {
+	return nil
+}
+
+// mayTakeOver refuses leadership from anybody but the leader. What an earlier leader has
+// sent says nothing of the lease of the present one, past which it would lead.
+func (n *Node) mayTakeOver(from string) error {
+	if leader := n.leader(); from != leader {
+		return fmt.Errorf("%w: %s hands over leadership, and the leader is %q", ErrRefused, from, leader)
+	}
+	return nil
+}
+
+func (n *Node) stopIfReplaced(entries []*raft.Log) error {
+	for _, l := range entries {
 		if l.Type != raft.LogCommand || !command.IsAdmit(l.Data) || l.Index <= n.admission.admittedAt().Index {
 			continue
 		}
@@ -220,7 +235,7 @@ func (n *Node) admit(ctx context.Context, m memberID) (storage.Position, error) 
 	if err != nil {
 		return entry, err
 	}
-	there, err := n.helloOf(ctx, m.Address)
+	there, err := n.helloNow(ctx, m.Address)
 	if err != nil {
 		return entry, err
 	}

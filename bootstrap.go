@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -140,8 +141,12 @@ func (n *Node) admitted(answers []hello, try int) error {
 	if errors.Is(err, ErrRefused) {
 		return err
 	}
-	if err != nil && try == 0 {
-		n.logger.Info("a member without a log, waiting to be admitted", "err", err)
+	if err != nil {
+		level := slog.LevelDebug
+		if try == 0 {
+			level = slog.LevelInfo
+		}
+		n.logger.Log(n.ctx, level, "a member without a log, waiting to be admitted", "err", err)
 	}
 	return nil
 }
@@ -218,6 +223,12 @@ func (n *Node) askPeers() (answers []hello, refused error) {
 	}
 	wg.Wait()
 	return answers, refused
+}
+
+// helloNow asks a node what it is, whether or not it has answered lately.
+func (n *Node) helloNow(ctx context.Context, peer string) (hello, error) {
+	n.network.links.hurry(peer)
+	return n.helloOf(ctx, peer)
 }
 
 // helloOf asks a node what it is.

@@ -80,8 +80,9 @@ func (c *calm) start(n *Node, change func()) {
 func (c *calm) elect(i, by int) {
 	c.t.Helper()
 	n := c.nodes[i]
-	noError(c.t, c.nodes[by].transport.TimeoutNow(raft.ServerID(n.address), raft.ServerAddress(n.address),
-		&raft.TimeoutNowRequest{RPCHeader: c.header(by)}, &raft.TimeoutNowResponse{}))
+	done := make(chan raft.RPCResponse, 1)
+	n.transport.rpcs <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: c.header(by)}, RespChan: done}
+	noError(c.t, (<-done).Error)
 	noError(c.t, n.WaitReady(c.ctx))
 	if n.leader() != n.address {
 		c.t.Fatalf("%s leads, and not %s", n.leader(), n.address)

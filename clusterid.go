@@ -4,6 +4,9 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
@@ -13,6 +16,27 @@ func (n *Node) knownClusterID() wire.ClusterID {
 		return *id
 	}
 	return wire.ClusterID{}
+}
+
+// unconfirmedID is the id in the log, of which the node does not know yet whether it is
+// agreed on. A node that knows lets in who has the right one: it may need its vote.
+func (n *Node) unconfirmedID() (id wire.ClusterID) {
+	first, err := n.stores.log.FirstIndex()
+	if err != nil {
+		return id
+	}
+	// It comes right after the membership and what a new leader begins with.
+	const enough = 16
+	for i := first; i < first+enough; i++ {
+		var entry raft.Log
+		if survive(func() error { return n.stores.log.GetLog(i, &entry) }) != nil {
+			return id
+		}
+		if c, err := command.Decode(entry.Data); entry.Type == raft.LogCommand && err == nil && c.Kind == command.KindInit {
+			return wire.ClusterID(c.ClusterID)
+		}
+	}
+	return id
 }
 
 // setClusterID is told by the state machine when an entry names the cluster.

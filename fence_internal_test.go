@@ -105,3 +105,15 @@ func TestWhoWasReplacedFindsOut(t *testing.T) {
 		t.Errorf("its log went from %d to %d", last, now)
 	}
 }
+
+// Leadership is taken from the leader only: what an earlier one has sent can be late,
+// and the present one trusts its lease.
+func TestLeadershipIsTakenFromTheLeaderOnly(t *testing.T) {
+	c := newCalm(t, 3, nil)
+	for from, want := range []error{0: nil, 1: ErrRefused, 2: ErrRefused} {
+		err := c.nodes[1].permit(&raft.TimeoutNowRequest{RPCHeader: c.header(from)})
+		if !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("from node %d: %v, want %v", from, err, want)
+		}
+	}
+}

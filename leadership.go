@@ -21,9 +21,11 @@ type leadership struct {
 	// that was ever acknowledged (Ongaro's thesis, section 6.4, step 1).
 	readyTerm atomic.Uint64
 
-	// handingOver: another node may be elected without waiting for this leader's
-	// lease to run out.
-	handingOver atomic.Bool
+	// handedOver is the latest term in which this leader has begun to hand over: another
+	// node may be elected without waiting for the lease to run out.
+	handedOver atomic.Uint64
+	// transfers is how many transfers of leadership are under way.
+	transfers atomic.Int32
 
 	mu sync.Mutex
 	// epoch ends when another node may have become leader.
@@ -82,7 +84,6 @@ func (n *Node) watchLeadership() {
 			n.established() // which it stays, also when the leader is lost
 			n.leadership.changed()
 		case leads := <-n.raft.LeaderCh():
-			n.leadership.handingOver.Store(false)
 			if leads {
 				n.prepareToLead()
 			}
@@ -228,7 +229,7 @@ func (n *Node) handOver(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.options.ElectionTimeout)
 	defer cancel()
-	if err := n.transfer(ctx, ""); err != nil {
+	if err := n.transfer(ctx, n.otherVoters(), ""); err != nil {
 		n.warn(err, "leadership not handed over")
 	}
 }
@@ -246,13 +247,15 @@ func (n *Node) transferTo(ctx context.Context, to, from string) error {
 	if s, member := find(n.servers(), to); to != "" && (!member || s.Suffrage != raft.Voter) {
 		return fmt.Errorf("%w: %s has no vote", ErrNotMember, to)
 	}
-	if err := n.transfer(ctx, to); err != nil {
+	if err := n.transfer(ctx, others, to); err != nil {
 		return err
 	}
 	for {
 		changed := n.leaderChanged()
 		switch leader := n.leader(); {
 		case leader == "" || leader == n.address && n.raft.State() != raft.Leader:
+		case leader == n.address:
+			return fmt.Errorf("%w: %s was elected again", ErrNoLeader, leader)
 		case to != "" && leader != to:
 			return fmt.Errorf("%s was elected instead of %s", leader, to)
 		default:
@@ -270,8 +273,8 @@ func (n *Node) transferTo(ctx context.Context, to, from string) error {
 // answered last of those that take it: a weakened one does not. One that is away is not
 // tried, since raft takes no writes while it waits for it. It is all the same whether
 // others vote for it before this leader's lease is over: see leaderIndex.
-func (n *Node) transfer(ctx context.Context, to string) (err error) {
-	candidates := n.transport.acks.freshest(n.otherVoters())
+func (n *Node) transfer(ctx context.Context, others []raft.Server, to string) (err error) {
+	candidates := n.transport.acks.freshest(others)
 	candidates = slices.DeleteFunc(candidates, func(s raft.Server) bool {
 		away, _ := n.transport.presence.away(s.ID)
 		return away || to != "" && string(s.ID) != to
@@ -279,7 +282,9 @@ func (n *Node) transfer(ctx context.Context, to string) (err error) {
 	if len(candidates) == 0 {
 		return fmt.Errorf("%w: no voter to hand over to answers", ErrUnreachable)
 	}
-	n.leadership.handingOver.Store(true)
+	n.leadership.handedOver.Store(n.raft.CurrentTerm())
+	n.leadership.transfers.Add(1)
+	defer n.leadership.transfers.Add(-1)
 	for _, c := range candidates {
 		err = lostLeadership(n.await(ctx, func() error {
 			return n.raft.LeadershipTransferToServer(c.ID, c.Address).Error()

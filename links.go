@@ -112,6 +112,15 @@ func (l *links) reached(peer string) {
 	delete(l.peers, peer)
 }
 
+// hurry lets the next attempt be made at once.
+func (l *links) hurry(peer string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k := l.peers[peer]; k != nil {
+		k.until = time.Time{}
+	}
+}
+
 // tooEarly returns the latest failure while it makes no sense to try again.
 func (l *links) tooEarly(peer string) error {
 	l.mu.Lock()

@@ -22,6 +22,7 @@ const logCacheSize = 128
 // raftStores are the stores under raft: the log, in layers, and term and vote.
 type raftStores struct {
 	log       *raftLog      // what raft sees, over
+	fenced    *fencedLog    // what of it counts before it is applied, over
 	retaining *retainingLog // what of it stays, over a cache, over checksums, over the store
 	stable    raft.StableStore
 	path      string // of the log's file or directory, empty in memory
@@ -34,7 +35,10 @@ func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(er
 	if dir == "" {
 		mem := raft.NewInmemStore()
 		retaining := newRetainingLog(mem, keep)
-		return &raftStores{log: newRaftLog(retaining), retaining: retaining, stable: mem, close: func() error { return nil }}, nil
+		fenced := newFencedLog(retaining)
+		return &raftStores{
+			log: newRaftLog(fenced), fenced: fenced, retaining: retaining, stable: mem, close: func() error { return nil },
+		}, nil
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
 		return nil, err
@@ -49,8 +53,9 @@ func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(er
 		return nil, errors.Join(err, stable.Close())
 	}
 	retaining := newRetainingLog(log, keep)
+	fenced := newFencedLog(retaining)
 	return &raftStores{
-		log: newRaftLog(retaining), retaining: retaining,
+		log: newRaftLog(fenced), fenced: fenced, retaining: retaining,
 		stable: &stableStore{StableStore: checkedStable{stable, stablePath}, onFailure: onFailure},
 		path:   logPath(dir, kind),
 		close:  func() error { return errors.Join(closeLog(), stable.Close()) },

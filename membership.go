@@ -13,6 +13,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/skiffdb/skiff/internal/address"
+	"github.com/skiffdb/skiff/internal/command"
 )
 
 // JoinOption changes what [Node.Join] does.
@@ -73,6 +74,9 @@ func (n *Node) leave(ctx context.Context, c change) error {
 		n.membership.leaving.Store(true)
 	}
 	err = n.changeMembership(ctx, "leave", c)
+	if failure := n.failure.Load(); self && failure != nil && errors.Is(*failure, ErrRemoved) {
+		return nil // it has heard of it before the answer came
+	}
 	switch {
 	case self && err == nil:
 		n.expelled(ErrRemoved)
@@ -387,7 +391,7 @@ func (n *Node) addMember(ctx context.Context, c change) error {
 // tell it where it belongs, it is told.
 func (n *Node) welcomeBack(ctx context.Context, address string) error {
 	if address != n.address {
-		if h, err := n.helloOf(ctx, address); err == nil && h.Waiting {
+		if h, err := n.helloNow(ctx, address); err == nil && h.Waiting {
 			return n.catchUp(ctx, address)
 		}
 	}
@@ -397,7 +401,7 @@ func (n *Node) welcomeBack(ctx context.Context, address string) error {
 // mayJoin makes sure that what runs at address is in no cluster, and will not be in
 // another one.
 func (n *Node) mayJoin(ctx context.Context, address string) error {
-	h, err := n.helloOf(ctx, address)
+	h, err := n.helloNow(ctx, address)
 	switch {
 	case errors.Is(err, ErrRefused), errors.Is(err, ErrUnreachable):
 		return err
@@ -553,17 +557,21 @@ func (n *Node) moveMember(ctx context.Context, c change) error {
 	case !isNew && !isOld, c.From == n.address:
 		return fmt.Errorf("%w: %s", ErrNotMember, c.From)
 	case isOld:
-		if _, err := n.helloOf(ctx, c.From); err == nil {
+		if _, err := n.helloNow(ctx, c.From); !errors.Is(err, ErrUnreachable) {
 			return fmt.Errorf("%w: a node still answers at %s", ErrRefused, c.From)
 		}
 	}
 	if !isNew {
-		h, err := n.helloOf(ctx, c.Address)
+		h, err := n.helloNow(ctx, c.Address)
 		if err != nil {
 			return err
 		}
 		if h.MovedFrom != c.From {
 			return fmt.Errorf("%w: %s has not moved from %s", ErrRefused, c.Address, c.From)
+		}
+		// Another node may have had the address before.
+		if _, err := n.propose(ctx, command.EncodeAdmit(c.Address, h.Incarnation[:])); err != nil {
+			return lostLeadership(err)
 		}
 		if err := n.addNonvoter(ctx, c.Address); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 
@@ -475,6 +476,54 @@ func TestLeaveOnStopRefused(t *testing.T) {
 	c.start(0)
 	c.waitReady()
 	c.wantEverywhere("k", value)
+}
+
+// A node that cannot tell whether it has left stops all the same, within a bounded time,
+// and comes back by itself either way.
+func TestLeaveOnStopCutOff(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, func(o *skiff.Options) { o.RequestTimeout = time.Second })
+	i := c.add(func(o *skiff.Options) { o.Join, o.LeaveOnStop = c.addrs[:3], true })
+	c.waitReady()
+	c.join(0, i)
+	removed := c.node(0).Subscribe(10, skiff.KindLeft)
+	for _, answer := range []string{"lost", "none"} {
+		own := c.node(i).Subscribe(100, skiff.KindRemoved)
+		if answer == "lost" { // it is removed, and does not hear of it
+			leader := c.leader()
+			for leader == i {
+				if err := c.node(0).TransferLeadership(testContext(t), c.addrs[0]); err != nil {
+					t.Fatal(err)
+				}
+				leader = c.leader()
+			}
+			for j := range 3 {
+				c.net.Cut(c.addrs[j], c.addrs[i])
+			}
+		} else {
+			c.net.Partition(c.addrs, c.addrs[:3], c.addrs[i:])
+		}
+		if err := c.node(i).Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if answer == "lost" {
+			next[skiff.Left](t, removed)
+		}
+		for range own.C {
+			t.Error("it has told that it was removed, and cannot know")
+		}
+		c.net.Heal()
+		for range 2 { // the first start may find out that it is no member, and end
+			c.start(i)
+			if err := c.node(i).WaitReady(testContext(t)); errors.Is(err, skiff.ErrRemoved) {
+				c.stop(i)
+				continue
+			}
+			break
+		}
+		c.waitReady()
+		c.wantEverywhere("k", c.put(i, "k"))
+	}
 }
 
 // A member that comes back at a new address with its data is the same member, with

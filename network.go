@@ -231,7 +231,6 @@ func (n *network) handle(accepted net.Conn) {
 	}
 	switch p.Kind {
 	case wire.KindRaft:
-		n.heard(p.From)
 		select {
 		case n.raftConns <- c:
 		case <-n.ctx.Done():
@@ -278,6 +277,9 @@ func (n *network) handshake(c net.Conn) (wire.Preface, error) {
 		return p, err
 	}
 	reply := n.judge(p, err)
+	if reply.Refused == wire.Accepted && p.Kind == wire.KindRaft {
+		n.heard(p.From) // who may hang up, when it sees who answers
+	}
 	if err := wire.WritePrefaceReply(c, reply); err != nil {
 		return p, err
 	}
@@ -301,9 +303,9 @@ func (n *network) judge(p wire.Preface, err error) wire.PrefaceReply {
 	case !mine.IsZero() && !p.ClusterID.IsZero() && mine != p.ClusterID:
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, not %s", n.self, mine, p.ClusterID)
 	case !mine.IsZero() && p.ClusterID.IsZero() && partOfRaft(p.Kind):
-		// Whoever has anything to tell to a node that knows its cluster knows it too:
-		// its id is the first thing that a cluster agrees on. This is another cluster,
-		// whose members have lost their disks and founded it just now.
+		// Whoever has anything to tell to a node that knows its cluster knows it too, or has
+		// its id in the log: that is the first thing that a cluster agrees on. This is
+		// another cluster, whose members have lost their disks and founded it just now.
 		refuse(wire.RefusedCluster, "%s belongs to cluster %s, and %s to none that has a name", n.self, mine, p.From)
 	case mine.IsZero() && n.alone && partOfRaft(p.Kind):
 		refuse(wire.RefusedCluster, "%s is founding a cluster of its own", n.self)

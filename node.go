@@ -260,6 +260,9 @@ func (n *Node) openState(context.Context) error {
 	if err := checkContinuity(store, n.stores.log); err != nil {
 		return fmt.Errorf("%s: %w", n.options.Dir, err)
 	}
+	if err := n.stores.fenced.load(n.fsm.applied.value()); err != nil {
+		return err
+	}
 	if err := n.loadAdmission(); err != nil {
 		return err
 	}
@@ -304,7 +307,8 @@ func (n *Node) listen(ctx context.Context) error {
 	}
 	n.network = newNetwork(n.address, l, n.options.RPCTimeout, n.logger)
 	n.network.clusterID = n.knownClusterID
-	n.network.identity, n.network.replaced = n.self, n.fsm.roster.replaced
+	n.network.identity, n.network.replaced = n.self, n.replaced
+	n.stores.fenced.fence.changed = n.network.keepOut
 	n.network.alone = n.membership.alone
 	n.network.heard = n.heardOf
 	n.network.rpc = func() wire.Handler { return n.serveNode }
@@ -328,7 +332,7 @@ func (n *Node) dialer() *dialer {
 	return &dialer{
 		self: n.address, transport: n.options.Transport,
 		timeout: n.options.RPCTimeout, clusterID: n.knownClusterID,
-		identity: n.self, replaced: n.fsm.roster.replaced,
+		identity: n.self, replaced: n.replaced, unconfirmedID: n.unconfirmedID,
 		network: n.network, links: n.network.links,
 	}
 }
@@ -428,6 +432,12 @@ func (n *Node) Stop(ctx context.Context) error {
 	return n.wrapNil("stop", err)
 }
 
+func (n *Node) isRunning() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.phase == running
+}
+
 // leavePhase moves from one phase to another, or reports that the node is in a
 // third one.
 func (n *Node) leavePhase(from, to phase) bool {
@@ -467,7 +477,7 @@ func (n *Node) prepareToStop(ctx context.Context) {
 	defer n.ops.Done()
 	ctx, cancel := n.bound(ctx)
 	defer cancel()
-	if n.options.LeaveOnStop && ctx.Err() == nil && n.isMember() {
+	if n.options.LeaveOnStop && ctx.Err() == nil && n.admission.isGranted() {
 		if n.leaveForGood(ctx) {
 			return
 		}

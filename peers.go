@@ -24,6 +24,8 @@ type dialer struct {
 	// Of a node, see network; nil for a client.
 	identity func() wire.Identity
 	replaced func(address string, i wire.Identity) bool
+	// unconfirmedID is the cluster's id as it may be, while it is not known.
+	unconfirmedID func() wire.ClusterID
 }
 
 // dial connects and shakes hands. The error is ErrUnreachable or ErrRefused.
@@ -91,6 +93,9 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to}
 	if d.identity != nil {
 		p.Identity = d.identity()
+	}
+	if p.ClusterID.IsZero() && partOfRaft(kind) && d.unconfirmedID != nil {
+		p.ClusterID = d.unconfirmedID()
 	}
 	if err := wire.WritePreface(c, p); err != nil {
 		return i, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, err)

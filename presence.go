@@ -85,5 +85,5 @@ func (t *raftTransport) awaitPeer(peer raft.ServerID, term uint64) error {
 func (n *Node) mayWait(peer raft.ServerID, term uint64) bool {
 	r := n.raftRef.Load()
 	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term &&
-		!n.leadership.handingOver.Load() && slices.Contains(n.members(), string(peer))
+		n.leadership.transfers.Load() == 0 && slices.Contains(n.members(), string(peer))
 }

@@ -124,7 +124,7 @@ func TestHandingOverToAPeerThatIsAway(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		leader := c.nodes[0]
-		leader.leadership.handingOver.Store(true)
+		leader.leadership.transfers.Add(1)
 		for range 3 {
 			err := leader.raft.LeadershipTransferToServer(raft.ServerID(c.addrs[2]), raft.ServerAddress(c.addrs[2])).Error()
 			if err == nil {
@@ -132,7 +132,7 @@ func TestHandingOverToAPeerThatIsAway(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		leader.leadership.handingOver.Store(false)
+		leader.leadership.transfers.Add(-1)
 		ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
 		defer cancel()
 		noError(t, leader.DB().WithContext(ctx).Put([]byte("k"), []byte("after"), nil))

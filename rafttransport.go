@@ -192,7 +192,8 @@ func (t *raftTransport) RequestVote(id raft.ServerID, to raft.ServerAddress, arg
 	if err := errors.Join(t.permit(args), t.mayCampaign()); err != nil {
 		return err
 	}
-	return t.NetworkTransport.RequestVote(id, to, args, resp)
+	err := t.NetworkTransport.RequestVote(id, to, args, resp)
+	return errors.Join(err, t.mayCampaign()) // a vote that comes late does not count
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -200,7 +201,8 @@ func (t *raftTransport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, 
 	if err := errors.Join(t.permit(args), t.mayCampaign()); err != nil {
 		return err
 	}
-	return t.NetworkTransport.RequestPreVote(id, to, args, resp)
+	err := t.NetworkTransport.RequestPreVote(id, to, args, resp)
+	return errors.Join(err, t.mayCampaign())
 }
 
 // checkRequest refuses what no leader of this version sends and raft would panic

@@ -120,7 +120,7 @@ func (n *Node) askLeader(ctx context.Context, c Consistency) (uint64, error) {
 
 // leaderIndex gives a read index on this node, the leader.
 func (n *Node) leaderIndex(ctx context.Context, c Consistency) (uint64, error) {
-	if c != Lease || n.leadership.handingOver.Load() {
+	if c != Lease {
 		return n.leads.do(ctx)
 	}
 	term, err := n.leaderTerm()
@@ -133,7 +133,8 @@ func (n *Node) leaderIndex(ctx context.Context, c Consistency) (uint64, error) {
 	}
 	// Who answered a heartbeat does not vote for another leader until
 	// HeartbeatTimeout after it was received, hence sent.
-	if n.majority(func(a ack) bool { return a.term == term && time.Since(a.sent) < n.options.LeaderLease }) {
+	leased := n.majority(func(a ack) bool { return a.term == term && time.Since(a.sent) < n.options.LeaderLease })
+	if leased && n.leadership.handedOver.Load() != term { // looked at last: a transfer may just begin
 		return index, nil
 	}
 	return n.leads.do(ctx)

@@ -153,7 +153,7 @@ func TestALeaderThatHandsOverHasNoLease(t *testing.T) {
 			t.Errorf("before that it answered %q, %v", v, err)
 		}
 		arrive := c.holdAnswers()
-		c.nodes[0].leadership.handingOver.Store(true)
+		c.nodes[0].leadership.handedOver.Store(c.nodes[0].raft.CurrentTerm())
 		c.wantNothingOld(lease)
 		arrive()
 	})

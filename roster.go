@@ -107,13 +107,24 @@ func (r *roster) members() ([]raft.Server, uint64) {
 }
 
 // replaced tells whether another node than i has been admitted at address since i was.
-// One that is not known here may have been admitted later than what is: this roster may
-// be behind, and must not refuse the leader who could bring it forward.
 func (r *roster) replaced(address string, i wire.Identity) bool {
+	admitted, known := r.admittedAt(address)
+	return known && isReplaced(i, admitted)
+}
+
+// admittedAt is who was admitted last at address, if anybody was.
+func (r *roster) admittedAt(address string) (wire.Identity, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	admitted, known := r.admitted[address]
-	return known && admitted.Incarnation != i.Incarnation && !i.Later(admitted)
+	return admitted, known
+}
+
+// isReplaced compares a node with the one that was admitted at its address. One that is
+// not known here may have been admitted later than what is: who compares may be behind,
+// and must not refuse the leader who could bring it forward.
+func isReplaced(i, admitted wire.Identity) bool {
+	return admitted.Incarnation != i.Incarnation && !i.Later(admitted)
 }
 
 func find(servers []raft.Server, address string) (raft.Server, bool) {

@@ -29,6 +29,8 @@ type membership struct {
 	// moving is the address of the member that this node still has to replace.
 	moving atomic.Pointer[string]
 
+	gone sync.Once // Removed is told
+
 	changing chan struct{} // holds a token while this leader changes who counts as a member
 	told     chan struct{} // has a token when the roster has changed
 	notices  chan struct{} // has a token when another node has said that there is news
@@ -116,6 +118,8 @@ func (n *Node) updateIdentity(change func(*datadir.Identity)) error {
 func (n *Node) loadMembership(fresh bool) error {
 	id, m := n.identity(), &n.membership
 	switch {
+	case id.Gone == datadir.Leaving:
+		m.leaving.Store(true)
 	case id.Gone != "":
 		if !n.options.Standby && (id.Gone != datadir.Left || len(n.options.Join) == 0) {
 			return fmt.Errorf("%w (%s): wipe %s, or start with Standby (--standby) and let a member join it", ErrRemoved, id.Gone, n.options.Dir)
@@ -126,6 +130,13 @@ func (n *Node) loadMembership(fresh bool) error {
 		m.alone = !m.joining && len(n.options.Peers) == 0
 	case id.MovedFrom != "":
 		m.moving.Store(&id.MovedFrom)
+		servers, _ := n.fsm.roster.members()
+		if old, known := find(servers, id.MovedFrom); known {
+			err := n.updateIdentity(func(i *datadir.Identity) { i.MovedReplica = old.Suffrage != raft.Voter })
+			if err != nil {
+				return err
+			}
+		}
 	}
 	n.fsm.roster.tell = func(happened []Event) {
 		for _, e := range happened {
@@ -155,6 +166,9 @@ func (n *Node) seekPlace() {
 			return
 		}
 		var again errAskAgain
+		if n.membership.leaving.Load() {
+			return
+		}
 		if !errors.As(err, &again) && n.ctx.Err() == nil {
 			n.bootstrap.refused(err)
 			n.warn(err, "not taken in")
@@ -173,8 +187,7 @@ func (n *Node) wantedPlace() (change, bool) {
 	c := change{Op: opJoin, Address: n.address, Nonvoter: n.options.Nonvoter}
 	servers, _ := n.fsm.roster.members()
 	if from := n.membership.movingFrom(); from != "" {
-		old, _ := find(servers, from)
-		c.Op, c.From, c.Nonvoter = opMove, from, old.Suffrage == raft.Nonvoter
+		c.Op, c.From, c.Nonvoter = opMove, from, n.identity().MovedReplica
 		return c, true
 	}
 	self, member := find(servers, n.address)
@@ -198,6 +211,7 @@ func (n *Node) askForPlace(c change) error {
 // by a notice of the leader that has removed it, or, when it has heard of no leader
 // for a while, by asking the others.
 func (n *Node) watchMembership() {
+	n.checkRoster() // what it has applied before
 	ticker := time.NewTicker(2 * n.options.ElectionTimeout)
 	defer ticker.Stop()
 	lonely := false
@@ -209,6 +223,7 @@ func (n *Node) watchMembership() {
 		case <-n.membership.notices:
 			ask = true
 		case <-ticker.C:
+			n.stays()
 			ask, lonely = lonely && n.leader() == "", n.leader() == ""
 		case <-n.ctx.Done():
 			return
@@ -252,13 +267,10 @@ func (n *Node) settled() bool {
 // checkRoster acts on what the node has applied.
 func (n *Node) checkRoster() {
 	servers, index := n.fsm.roster.members()
-	_, member := find(servers, n.address)
-	if member && n.membership.movingFrom() != "" {
-		if err := n.updateIdentity(func(i *datadir.Identity) { i.MovedFrom = "" }); err != nil {
-			n.warn(err, "not recorded that the node has moved")
-			return
-		}
-		n.membership.moving.Store(nil)
+	self, member := find(servers, n.address)
+	_, stillOld := find(servers, n.membership.movingFrom())
+	if member && !stillOld && (self.Suffrage == raft.Voter || n.identity().MovedReplica) {
+		n.hasMoved()
 	}
 	if !n.settled() {
 		return
@@ -271,10 +283,32 @@ func (n *Node) checkRoster() {
 	}
 }
 
+// hasMoved records that the member has this node's address now, if it had another one.
+func (n *Node) hasMoved() {
+	if n.membership.movingFrom() == "" {
+		return
+	}
+	if err := n.updateIdentity(func(i *datadir.Identity) { i.MovedFrom, i.MovedReplica = "", false }); err != nil {
+		n.warn(err, "not recorded that the node has moved")
+		return
+	}
+	n.membership.moving.Store(nil)
+}
+
 // memberID is who asks for its standing, or admission.
 type memberID struct {
 	Address  string
 	Identity wire.Identity
+}
+
+// replaced tells whether another node than i has taken its place at address: in the
+// state, or in the log already.
+func (n *Node) replaced(address string, i wire.Identity) bool {
+	admitted, known := n.fsm.roster.admittedAt(address)
+	if later, found := n.stores.fenced.fence.latest(address); found && (!known || later.Later(admitted)) {
+		admitted, known = later, true
+	}
+	return known && isReplaced(i, admitted)
 }
 
 // self is what others need to know to tell this node from others that have run at its
@@ -343,10 +377,10 @@ func (n *Node) expelled(why error) {
 	if n.membership.leaving.Load() {
 		gone = datadir.Left
 	}
-	if err := n.updateIdentity(func(i *datadir.Identity) { i.Gone = gone }); err != nil {
+	if err := n.recordGone(gone); err != nil {
 		why = errors.Join(why, err)
 	}
-	n.emit(Removed{})
+	n.tellRemoved()
 	n.fail(why)
 }
 
@@ -358,16 +392,45 @@ func kindOf(failure error) error {
 	return fmt.Errorf("%w: %w", ErrFailed, failure)
 }
 
-// leaveForGood takes the node out of the cluster before it stops.
+// leaveForGood takes the node out of the cluster before it stops. What it intends is
+// recorded first: the answer may not come.
 func (n *Node) leaveForGood(ctx context.Context) bool {
-	n.membership.leaving.Store(true)
-	err := n.changeMembership(ctx, "leave", change{Op: opLeave, Address: n.address})
+	ctx, cancel := context.WithTimeout(ctx, n.options.RequestTimeout)
+	defer cancel()
+	err := n.recordGone(datadir.Leaving)
 	if err == nil {
-		err = n.updateIdentity(func(i *datadir.Identity) { i.Gone = datadir.Left })
-		n.emit(Removed{})
+		n.membership.leaving.Store(true)
+		err = n.changeMembership(ctx, "leave", change{Op: opLeave, Address: n.address})
+	}
+	switch {
+	case err == nil:
+		err = n.recordGone(datadir.Left)
+		n.tellRemoved()
+	case errors.Is(err, ErrQuorum):
+		err = errors.Join(err, n.recordGone(""))
 	}
 	if err != nil {
 		n.warn(err, "stops without leaving")
 	}
 	return err == nil
 }
+
+func (n *Node) recordGone(how string) error {
+	return n.updateIdentity(func(i *datadir.Identity) { i.Gone = how })
+}
+
+// stays notices that the node is a member still, though it had asked to leave when it
+// ran before.
+func (n *Node) stays() {
+	if n.identity().Gone != datadir.Leaving || n.leader() == "" || !n.isMember() || !n.isRunning() {
+		return
+	}
+	if err := n.recordGone(""); err != nil {
+		n.warn(err, "not recorded that the node stays")
+		return
+	}
+	n.membership.leaving.Store(false)
+}
+
+// tellRemoved tells once.
+func (n *Node) tellRemoved() { n.membership.gone.Do(func() { n.emit(Removed{}) }) }

@@ -122,7 +122,7 @@ func (n *Node) watchWeakness(leader string, until time.Time, ended <-chan struct
 	defer timer.Stop()
 	for {
 		changed := n.leaderChanged()
-		if now := n.leader(); now != "" && now != leader {
+		if now := n.leader(); now != "" && now != leader && now != n.address {
 			n.weakness.end(ended)
 		}
 		select {
@@ -146,6 +146,12 @@ func (n *Node) weakenAt(ctx context.Context, addr string, d time.Duration) error
 	if peer == n.address {
 		return n.Weaken(ctx, d)
 	}
+	if err := n.begin(); err != nil {
+		return n.wrap("weaken "+peer, nil, err)
+	}
+	defer n.ops.Done()
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
 	ms := uint64(max(d, 0).Milliseconds())
 	_, err = n.peers.call(ctx, peer, methodWeaken, binary.BigEndian.AppendUint64(nil, ms))
 	return n.wrapNil("weaken "+peer, decodeError(err))

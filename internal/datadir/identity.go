@@ -28,6 +28,8 @@ type Identity struct {
 
 	// MovedFrom is the member's address in the cluster, while it is not Address yet.
 	MovedFrom string `json:"moved_from,omitempty"`
+	// MovedReplica: the member had no vote when it moved.
+	MovedReplica bool `json:"moved_replica,omitempty"`
 	// Gone says that the node is no member any more, and why.
 	Gone string `json:"gone,omitempty"`
 
@@ -39,6 +41,9 @@ type Identity struct {
 const (
 	Left    = "left"    // by itself
 	Removed = "removed" // by another
+	// Leaving: it has asked to leave, and does not know what has come of it. It may still
+	// be a member.
+	Leaving = "leaving"
 )
 
 // envelope is the content of skiff.json. The checksum covers the identity's bytes

@@ -66,7 +66,7 @@ func (d *Dir) EndRecovery() error {
 		}
 		next.ClusterID = next.Recovery.ClusterID
 		next.AdmittedTerm, next.AdmittedIndex = 0, 0
-		next.MovedFrom, next.Gone = "", ""
+		next.MovedFrom, next.MovedReplica, next.Gone = "", false, ""
 		next.Recovery = nil
 	})
 }
