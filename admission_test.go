@@ -220,7 +220,6 @@ func (s signpost) Dial(ctx context.Context, a multiaddr.Multiaddr) (net.Conn, er
 // has an empty directory, and listens where the signpost points to.
 type twins struct {
 	*cluster
-	first int // the member's number
 	on    atomic.Bool
 	host  string // of the second process
 }
