@@ -40,13 +40,14 @@ type DialOptions struct {
 }
 
 // Dial connects to a cluster from a process that is no member of it. It needs the
-// address of one node that works; it learns the others. Reads go to the node that
+// address of one node that works; it learns the others, and which ones come and go
+// later. Reads go to the node that
 // it is connected to, writes to the leader if that can be reached directly; when
 // a node is lost, another one takes its place, and what was under way is repeated
 // there. A write is applied at most once all the same.
 //
-// Iterators and snapshots live on one node: when that is lost they end with
-// [ErrViewLost].
+// Iterators, snapshots and what a transaction reads live on one node: when that is lost
+// or stops they end with [ErrViewLost], and can be begun again.
 //
 // ctx bounds the first connection. The DB must be closed.
 func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {
@@ -59,6 +60,7 @@ func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {
 		_ = c.close() // it has nothing to tell
 		return nil, &Error{Op: "dial", Err: err}
 	}
+	c.wg.Go(c.follow)
 	return newDB(c, opts.RequestTimeout, opts.limits()), nil
 }
 
@@ -96,6 +98,8 @@ type client struct {
 	proposer *proposer
 	timeout  time.Duration
 	pinned   bool
+	given    []string       // the addresses that it was given
+	stale    chan struct{}  // has a token when the members should be asked for
 	wg       sync.WaitGroup // what runs in the background; grows under mu
 
 	mu        sync.Mutex
@@ -108,7 +112,7 @@ type client struct {
 }
 
 func newClient(nodes []string, o Options, pin bool) *client {
-	c := &client{nodes: nodes, pinned: pin, retry: retryPolicy{wait: o.RetryWait, count: o.RetryCount}, timeout: o.RPCTimeout}
+	c := &client{nodes: nodes, given: nodes, stale: make(chan struct{}, 1), pinned: pin, retry: retryPolicy{wait: o.RetryWait, count: o.RetryCount}, timeout: o.RPCTimeout}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.peers = newPeers(&dialer{
 		transport: o.Transport, timeout: o.RPCTimeout, clusterID: c.knownClusterID,
@@ -157,15 +161,46 @@ func (c *client) statsOf(ctx context.Context, node string) (s Stats, err error) 
 	return s, err
 }
 
+// followEvery is how often a client asks who the members are.
+const followEvery = 10 * time.Second
+
+// follow keeps up with the members.
+func (c *client) follow() {
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-c.stale:
+		case <-c.ctx.Done():
+			return
+		}
+		if s, err := c.statsOf(c.ctx, c.node()); err == nil {
+			c.learn(s)
+		}
+	}
+}
+
+// learn takes over who the members are. The addresses that the client was given stay,
+// and so does the one in use.
 func (c *client) learn(s Stats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range s.Peers {
-		if !c.pinned && !slices.Contains(c.nodes, p.Address) {
-			c.nodes = append(c.nodes, p.Address)
+	if !c.pinned && len(s.Peers) > 0 {
+		known := []string{c.nodes[0]}
+		for _, p := range s.Peers {
+			known = append(known, p.Address)
 		}
+		seen := map[string]bool{}
+		c.nodes = slices.DeleteFunc(append(known, c.given...), func(a string) bool {
+			again := seen[a]
+			seen[a] = true
+			return again
+		})
 	}
-	c.leader = s.Leader
+	if c.leader == "" {
+		c.leader = s.Leader
+	}
 	if id, err := parseClusterID(s.ClusterID); err == nil {
 		c.clusterID = id
 	}
@@ -187,6 +222,7 @@ func (c *client) lost(node string) {
 	}
 	if c.nodes[0] == node && len(c.nodes) > 1 {
 		c.nodes = append(c.nodes[1:len(c.nodes):len(c.nodes)], node)
+		signal(c.stale)
 	}
 }
 
@@ -246,8 +282,12 @@ func (c *client) anotherMayDoBetter(ctx context.Context, err error) bool {
 		return ctx.Err() == nil
 	}
 	err = decodeError(err)
-	return errors.Is(err, ErrNotRunning) || errors.Is(err, ErrFailed) || errors.Is(err, ErrNoLeader) ||
-		errors.Is(err, ErrRemoved) || errors.Is(err, ErrReplaced)
+	return hasStopped(err) || errors.Is(err, ErrNoLeader)
+}
+
+// hasStopped tells whether a node says that it serves nothing any more.
+func hasStopped(err error) bool {
+	return errors.Is(err, ErrNotRunning) || errors.Is(err, ErrFailed) || errors.Is(err, ErrRemoved) || errors.Is(err, ErrReplaced)
 }
 
 func (c *client) bound(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -20,6 +20,7 @@ func TestAReplacedLeaderSendsNothing(t *testing.T) {
 	request := &raft.AppendEntriesRequest{RPCHeader: c.header(0), Term: old.raft.CurrentTerm()}
 	noError(t, old.transport.AppendEntries(id, addr, request, &raft.AppendEntriesResponse{}))
 
+	c.until("the next one can win", func() bool { return c.nodes[1].raft.LastIndex() == old.raft.LastIndex() })
 	c.elect(1, 2)
 	c.until("the old leader knows", func() bool { return old.raft.CurrentTerm() > request.Term })
 	if err := old.transport.AppendEntries(id, addr, request, &raft.AppendEntriesResponse{}); !errors.Is(err, errDeposed) {

@@ -50,8 +50,8 @@ var (
 	// it cannot understand. The wrapped error is the cause.
 	ErrFailed = errors.New("node has failed")
 
-	// ErrViewLost says that the node that held a remote snapshot or iterator is
-	// gone, and the view with it. Open a new one.
+	// ErrViewLost says that the node that held a remote snapshot, iterator or
+	// transaction is gone, and the view with it. Open a new one.
 	ErrViewLost = errors.New("view lost")
 
 	// ErrPeersDisagree says that nodes starting for the first time list different

@@ -117,3 +117,21 @@ func TestLeadershipIsTakenFromTheLeaderOnly(t *testing.T) {
 		}
 	}
 }
+
+// A leader tells whom it admits to get everything up to the admitting entry, before it
+// votes.
+func TestAdmissionNamesAnEntry(t *testing.T) {
+	c := newCalm(t, 2, nil)
+	leader, member := c.nodes[0], c.nodes[1]
+	noError(t, leader.DB().WithContext(c.ctx).Put([]byte("k"), nil, nil))
+	before := leader.raft.LastIndex()
+	entry, err := leader.admit(c.ctx, memberID{member.address, member.self()})
+	noError(t, err)
+	if entry.Index <= before || entry.Term != leader.raft.CurrentTerm() {
+		t.Errorf("admitted by entry %d of term %d, and entry %d of term %d was there before",
+			entry.Index, entry.Term, before, leader.raft.CurrentTerm())
+	}
+	if !leader.fsm.roster.replaced(member.address, wire.Identity{Incarnation: wire.Incarnation{1}, Term: entry.Term, Index: before}) {
+		t.Error("the entry is not applied")
+	}
+}

@@ -59,8 +59,12 @@ func (v *remoteView) call(ctx context.Context, method byte, payload []byte) ([]b
 	reply, err := v.conn.Call(ctx, method, withDeadline(ctx, payload))
 	var remote *wire.RemoteError
 	switch {
-	case err == nil || errors.As(err, &remote):
-		return reply, decodeError(err)
+	case err == nil:
+		return reply, nil
+	case errors.As(err, &remote):
+		if err = decodeError(err); !hasStopped(err) {
+			return nil, err
+		}
 	case ctx.Err() != nil:
 		return nil, err
 	}

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Loads a Debian package index into a cluster of three processes through a
 # follower, kills the leader with SIGKILL in the middle, restarts it, and then
-# finds every stanza byte for byte through each node, and equal states.
+# finds every stanza byte for byte through each node, and equal states. Then it loads
+# all of it again and again, without an error, while each node in turn is restarted
+# with SIGTERM.
 #
 #   scripts/real-input.sh [STANZAS]     (default: all of them)
 #
@@ -58,7 +60,8 @@ serve() { # number
   pids[$1]=$!
 }
 ready() { # number, how many times it has been started
-  timeout 60 grep -m "$2" '^ready' <(tail -n +1 -f "$work/n$1.log" --pid=$$) >/dev/null || fail "node $1 did not get ready"
+  # Through cat: to /dev/null, grep ends at the first match, whatever -m says.
+  timeout 60 grep -m "$2" '^ready' <(tail -n +1 -f "$work/n$1.log" --pid=$$) | cat >/dev/null || fail "node $1 did not get ready"
 }
 leader() { # the leader's number, asked of the nodes named
   local a
@@ -90,8 +93,30 @@ wait "$load" || fail "load failed: $(cat "$work/load.log")"
 echo "loaded in $((($(date +%s%N) - start) / 1000000)) ms: $(tail -n 1 "$work/load.log")"
 serve "$l"
 ready "$l" 2
-"$work/debindex" verify "${addrs[@]}" <"$work/Packages"
+"$work/debindex" verify "${addrs[@]}" <"$work/Packages" || fail "not all is there"
 "$work/skiff" checksum --node "$all" --timeout 30s || fail "the states differ"
+
+touch "$work/restarting"
+(
+  rounds=0
+  while [ -e "$work/restarting" ]; do
+    "$work/skiff" load "$work/packages.jsonl" --node "$all" --batch 20 --timeout 30s 2>"$work/load.log" || exit 1
+    rounds=$((rounds + 1))
+  done
+  echo "loaded $rounds times during the restarts"
+) &
+load=$!
+for i in 0 1 2; do
+  kill "${pids[$i]}"
+  wait "${pids[$i]}" || fail "node $i did not stop cleanly"
+  serve "$i"
+  ready "$i" "$(($(grep -c '^ready' "$work/n$i.log") + 1))"
+done
+rm "$work/restarting"
+wait "$load" || fail "a load failed during the restarts: $(cat "$work/load.log")"
+"$work/debindex" verify "${addrs[@]}" <"$work/Packages" || fail "not all is there"
+"$work/skiff" checksum --node "$all" --timeout 30s || fail "the states differ"
+
 for i in 0 1 2; do
   kill "${pids[$i]}"
   wait "${pids[$i]}" || fail "node $i did not stop cleanly"
