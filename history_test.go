@@ -467,12 +467,13 @@ func (cl *historyClient) outcome(err error) outcome {
 }
 
 // dialCluster returns a client that is no member. On the network it is the host
-// "client".
+// "client". It is closed with the test, if not before.
 func dialCluster(c *cluster) *skiff.DB {
 	c.t.Helper()
 	db, err := skiff.Dial(testContext(c.t), c.addrs, skiff.DialOptions{Transport: c.net.Host("client")})
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	c.t.Cleanup(func() { _ = db.Close() })
 	return db
 }
