@@ -89,20 +89,63 @@ func TestWhoWasReplacedMayAsk(t *testing.T) {
 // longer any business there. It does not take the entry: with it, it could be elected.
 func TestWhoWasReplacedFindsOut(t *testing.T) {
 	c := newCalm(t, 3, nil)
-	leader, old := c.nodes[0], c.nodes[2]
-	last := old.raft.LastIndex()
+	old := c.nodes[2]
 	events := old.Subscribe(10, KindRemoved)
-	_, err := leader.propose(c.ctx, command.EncodeAdmit(old.address, []byte("another process.")))
-	noError(t, err)
-	<-old.Done()
+	term, last := old.raft.CurrentTerm(), old.raft.LastIndex()
+	entry := func(address string) *raft.AppendEntriesRequest {
+		return &raft.AppendEntriesRequest{RPCHeader: c.header(0), Term: term, Entries: []*raft.Log{
+			{Index: last + 1, Term: term, Data: command.EncodeAdmit(address, []byte("another process."))},
+		}}
+	}
+	if err := old.permit(entry(c.nodes[1].address)); err != nil {
+		t.Errorf("of another address: %v", err)
+	}
+	if err := old.permit(entry(old.address)); !errors.Is(err, ErrReplaced) {
+		t.Errorf("of its own: %v", err)
+	}
+	c.wait("it has ended", old.Done())
 	if err := old.Err(); !errors.Is(err, ErrReplaced) {
 		t.Errorf("it has ended with %v", err)
 	}
 	if _, told := <-events.C; !told {
 		t.Error("it has not told of it")
 	}
-	if now := old.raft.LastIndex(); now > last+1 { // a barrier may have come before
-		t.Errorf("its log went from %d to %d", last, now)
+}
+
+// An admission counts once it is in the log, and until another leader's entry takes its
+// place there.
+func TestAnAdmissionCountsOnceItIsInTheLog(t *testing.T) {
+	const a, b = "/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490"
+	admission := func(index, term uint64, address string, incarnation byte) *raft.Log {
+		return &raft.Log{Index: index, Term: term, Data: command.EncodeAdmit(address, []byte{15: incarnation})}
+	}
+	l := newFencedLog(raft.NewInmemStore())
+	cuts := 0
+	l.fence.changed = func() { cuts++ }
+	wantLatest := func(address string, index uint64) {
+		t.Helper()
+		if got, known := l.fence.latest(address); known != (index != 0) || got.Index != index {
+			t.Errorf("%s: entry %d counts, want %d", address, got.Index, index)
+		}
+	}
+	noError(t, l.StoreLogs([]*raft.Log{{Index: 1, Term: 1, Data: command.EncodeRegister()}, admission(2, 1, a, 1)}))
+	noError(t, l.StoreLog(admission(3, 1, b, 1)))
+	noError(t, l.StoreLog(admission(4, 2, a, 2)))
+	wantLatest(a, 4)
+	wantLatest(b, 3)
+	if cuts != 3 {
+		t.Errorf("connections were cut %d times, want 3", cuts)
+	}
+	noError(t, l.DeleteRange(4, 4)) // by another leader
+	wantLatest(a, 2)
+	noError(t, l.DeleteRange(1, 2)) // it is in the state by now
+	wantLatest(a, 0)
+	wantLatest(b, 3)
+
+	again := newFencedLog(l.LogStore)
+	noError(t, again.load(2))
+	if got, known := again.fence.latest(b); !known || got.Index != 3 || got.Term != 1 {
+		t.Errorf("read from the log: %+v, %v", got, known)
 	}
 }
 

@@ -1,8 +1,11 @@
 package skiff_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -12,6 +15,11 @@ import (
 // TestMain also checks that the tests of this package, of which each ends what it
 // began, leave no goroutine behind.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		// Most of the time a test waits for some node's timer.
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	}
 	code := m.Run()
 	if code == 0 {
 		if err := leaks(); err != nil {

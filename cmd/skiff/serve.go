@@ -122,12 +122,12 @@ func watch(ctx context.Context, e *env, node *skiff.Node) error {
 			err = node.Err()
 		}
 	}
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case errors.Is(err, skiff.ErrRemoved):
+	removed := errors.Is(err, skiff.ErrRemoved)
+	if removed {
 		fmt.Fprintf(e.stderr, "removed %s\n", node.Address())
-		return nil
+	}
+	if removed || ctx.Err() != nil {
+		err = nil // what it was told to
 	}
 	return err
 }
