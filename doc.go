@@ -38,15 +38,15 @@
 //
 // A member's life: node.go starts and stops it, bootstrap.go founds a cluster with
 // others, membership.go has the changes that a leader makes (join, leave, move),
-// roster.go what has been agreed on, standing.go what that means for the node itself,
-// admission.go keeps it from voting when it has lost its disk, weaken.go from being
-// elected. snapshot.go marks how far its state is durable, retention.go says what of
-// the log stays behind, install.go sends whole states to followers that are too far
-// behind. network.go listens, links.go knows who is connected, idle.go closes what
-// nobody uses, presence.go lets entries wait for who is away. events.go has all that a
-// node tells (stateevents.go, ready.go), subscription.go brings it to who listens.
-// stats.go says how a node is, with what counters.go counts, status.go how all are.
-// check.go verifies a directory whose node is down, and recover.go makes a new cluster
-// of one that has survived alone. client.go and remoteview.go are the other end of
-// rpc.go, in a process that dialled.
+// roster.go what has been agreed on, standing.go what that means for the node itself.
+// admission.go keeps it from voting when it has lost its disk, fence.go keeps out an
+// older process at its address, weaken.go keeps it from being elected. snapshot.go marks
+// how far its state is durable, retention.go says what of the log stays behind,
+// install.go sends whole states to followers that are too far behind. network.go
+// listens, links.go knows who is connected, idle.go closes what nobody uses, presence.go
+// lets entries wait for who is away. events.go has all that a node tells (stateevents.go,
+// ready.go), subscription.go brings it to who listens. stats.go says how a node is, with
+// what counters.go counts, status.go how all are. check.go verifies a directory whose
+// node is down, and recover.go makes a new cluster of one that has survived alone.
+// client.go and remoteview.go are the other end of rpc.go, in a process that dialled.
 package skiff

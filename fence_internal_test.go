@@ -178,3 +178,48 @@ func TestAdmissionNamesAnEntry(t *testing.T) {
 		t.Error("the entry is not applied")
 	}
 }
+
+// A vote that comes after the node was weakened is not counted.
+func TestAVoteThatComesTooLate(t *testing.T) {
+	c := newCalm(t, 3, nil)
+	from, to := c.nodes[1], c.nodes[2]
+	for name, ask := range map[string]func() error{
+		"vote": func() error {
+			return from.transport.RequestVote(raft.ServerID(to.address), raft.ServerAddress(to.address),
+				&raft.RequestVoteRequest{RPCHeader: c.header(1), Term: 1}, &raft.RequestVoteResponse{})
+		},
+		"pre-vote": func() error {
+			return from.transport.RequestPreVote(raft.ServerID(to.address), raft.ServerAddress(to.address),
+				&raft.RequestPreVoteRequest{RPCHeader: c.header(1), Term: 1}, &raft.RequestPreVoteResponse{})
+		},
+	} {
+		noError(t, ask())
+		asked := false
+		from.transport.mayCampaign = func() error {
+			if asked {
+				return errWeakened
+			}
+			asked = true
+			return nil
+		}
+		if err := ask(); !errors.Is(err, errWeakened) {
+			t.Errorf("%s: %v", name, err)
+		}
+		from.transport.mayCampaign = from.weakness.check
+	}
+}
+
+// A node that has the cluster's id in its log, and does not know yet that it is agreed
+// on, may be needed to elect a leader.
+func TestTheIDInTheLog(t *testing.T) {
+	c := newCalm(t, 2, nil)
+	n := c.nodes[1]
+	id := n.knownClusterID()
+	n.clusterID.Store(nil)
+	if got := n.unconfirmedID(); got != id || id.IsZero() {
+		t.Errorf("the id is %s, and in the log %s", id, got)
+	}
+	conn, err := n.dialer().dial(c.ctx, c.nodes[0].address, wire.KindRaft)
+	noError(t, err)
+	noError(t, conn.Close())
+}

@@ -449,7 +449,14 @@ func TestLeaveOnStop(t *testing.T) {
 		c.waitReady()
 		c.wantEverywhere("k", value)
 		value = c.put(i, "k")
+		told := c.node(i).Subscribe(100, skiff.KindRemoved, skiff.KindWarning)
 		c.stop(i)
+		if e := next[skiff.Removed](t, told); e.Node != c.addrs[i] {
+			t.Errorf("told of %+v", e)
+		}
+		for e := range told.C {
+			t.Errorf("told of %#v, too", e)
+		}
 		c.wantMembers([]int{0, 1}, nil)
 		c.start(i)
 	}
@@ -565,6 +572,28 @@ func TestMove(t *testing.T) {
 	c.start(moved)
 	c.waitReady()
 	c.wantSameState()
+}
+
+// An address may have been another member's before.
+func TestMoveToAnAddressThatWasUsed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	a, b := c.add(standby), c.add(standby)
+	c.join(0, a)
+	c.join(0, b)
+	used := c.addrs[b]
+	c.leave(0, b)
+	c.wantRemoved(b)
+	c.stop(b)
+	c.kill(a)
+	old := c.addrs[a]
+	c.addrs[a] = used
+	c.joiners[a] = func(o *skiff.Options) { o.MovedFrom = old }
+	c.start(a)
+	c.waitReady()
+	c.wantEverywhere("k", c.put(a, "k"))
+	c.join(0, a) // it may still be on the way to its vote
+	c.wantMembers([]int{0, 1, a}, nil)
 }
 
 // The only voter moves by itself, and takes its read replicas along.

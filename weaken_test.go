@@ -205,6 +205,17 @@ func TestWeakenedNoMore(t *testing.T) {
 	}
 }
 
+func TestWeakenBeforeStart(t *testing.T) {
+	t.Parallel()
+	c := prepareCluster(t, 2, nil)
+	n := c.newNode(0)
+	for _, address := range c.addrs {
+		if err := n.DB().Cluster().Weaken(testContext(t), address, forever); !errors.Is(err, skiff.ErrNotRunning) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
 func TestTheOnlyVoterCannotBeWeakened(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1, nil)
