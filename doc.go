@@ -36,9 +36,9 @@
 // The way of a read: read.go gets a read index from the leader and waits until
 // the local state has reached it; then local.go reads that state.
 //
-// A member's life: node.go starts and stops it, bootstrap.go founds a cluster with
-// others, membership.go has the changes that a leader makes (join, leave, move),
-// roster.go what has been agreed on, standing.go what that means for the node itself.
+// A member's life: node.go starts it, stop.go and failure.go end it. bootstrap.go founds
+// a cluster with others, membership.go has the changes that a leader makes (join, leave,
+// move), which change.go brings there, roster.go what has been agreed on, standing.go what that means for the node itself.
 // admission.go keeps it from voting when it has lost its disk, fence.go keeps out an
 // older process at its address, weaken.go keeps it from being elected. snapshot.go marks
 // how far its state is durable, retention.go says what of the log stays behind,

@@ -324,7 +324,7 @@ func (c *clientConn) dispatch(ctx context.Context, method byte, payload []byte) 
 	case methodChecksum:
 		return c.checksum(ctx, payload)
 	case methodAdmin:
-		return answer(payload, func(r change) (struct{}, error) { return struct{}{}, c.n.admin(ctx, r) })
+		return answer(payload, func(r change) (struct{}, error) { return struct{}{}, bare(c.n.admin(ctx, r)) })
 	case methodPeers:
 		peers, err := c.db.memberPeers(ctx)
 		if err != nil {
@@ -349,6 +349,18 @@ func (c *clientConn) checksum(ctx context.Context, payload []byte) ([]byte, erro
 		return nil, err
 	}
 	return msgpack.Marshal(&sum)
+}
+
+// bare is an error without what the client says itself: what was tried.
+func bare(err error) error {
+	var e *Error
+	switch {
+	case !errors.As(err, &e) || e.Err == nil:
+		return err
+	case e.Kind != nil:
+		return because(e.Kind, e.Err)
+	}
+	return e.Err
 }
 
 // answer decodes a request, calls fn and encodes its reply.
