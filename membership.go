@@ -304,10 +304,11 @@ func (n *Node) removeMember(ctx context.Context, c change) error {
 	case c.Address == n.address:
 		// The next leader will do it: one that is no member any more could not tell
 		// whether it has been agreed on.
-		if err := n.transferTo(ctx, "", n.address); err != nil {
+		err := n.transferTo(ctx, "", n.address)
+		if errors.Is(err, ErrQuorum) {
 			return err
 		}
-		return errNotReady
+		return because(errNotReady, err) // if nobody takes it now, somebody may soon
 	}
 	err := n.reconfigure(ctx, func(servers []raft.Server) (func() raft.IndexFuture, error) {
 		s, member := find(servers, c.Address)
