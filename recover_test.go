@@ -146,6 +146,35 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// The others come into the recovered cluster with empty directories, at their old
+// addresses or by being taken in, and it is as good as the old one.
+func TestOthersJoinTheRecovered(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	value := c.put(0, "k")
+	c.wantEverywhere("k", value)
+	for i := range c.nodes {
+		c.kill(i)
+	}
+	c.recover(0)
+	c.start(0)
+	c.wipe(1)
+	c.joiners[1] = func(o *skiff.Options) { o.Join = []string{c.addrs[0]} }
+	c.start(1)
+	c.wipe(2)
+	c.joiners[2] = standby
+	c.start(2)
+	c.join(0, 2)
+	c.join(0, 1) // it may still be on the way
+	c.wantMembers([]int{0, 1, 2}, nil)
+	c.wantEverywhere("k", value)
+	c.kill(0)
+	c.wantEverywhere("k", c.put(1, "k"))
+	c.start(0)
+	c.waitReady()
+	c.wantSameState()
+}
+
 // check wants the directory of node i, which is down, to be sound.
 func (c *cluster) check(i int) skiff.CheckReport {
 	c.t.Helper()
