@@ -356,7 +356,7 @@ func (n *Node) mayLose(ctx context.Context, servers []raft.Server, c change) err
 	}
 	// Each round makes raft send everybody a heartbeat.
 	asked, deadline := n.transport.acks.now(), time.Now().Add(n.options.HeartbeatTimeout)
-	for try := 0; ; try++ {
+	for {
 		if _, err := n.leads.do(ctx); err != nil {
 			return err
 		}
@@ -366,7 +366,7 @@ func (n *Node) mayLose(ctx context.Context, servers []raft.Server, c change) err
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%w: without %s there are %d voters, and too few of them answer", ErrQuorum, c.Address, len(left))
 		}
-		if err := n.retryPolicy().pause(ctx, 0, nil); err != nil && ctx.Err() != nil {
+		if err := n.retryPolicy().pause(ctx, 0, nil); err != nil {
 			return err
 		}
 	}

@@ -117,10 +117,9 @@ func (n *Node) updateIdentity(change func(*datadir.Identity)) error {
 // state.
 func (n *Node) loadMembership(fresh bool) error {
 	id, m := n.identity(), &n.membership
+	m.leaving.Store(id.Gone == datadir.Leaving)
 	switch {
-	case id.Gone == datadir.Leaving:
-		m.leaving.Store(true)
-	case id.Gone != "":
+	case id.Gone == datadir.Left, id.Gone == datadir.Removed:
 		if !n.options.Standby && (id.Gone != datadir.Left || len(n.options.Join) == 0) {
 			return fmt.Errorf("%w (%s): wipe %s, or start with Standby (--standby) and let a member join it", ErrRemoved, id.Gone, n.options.Dir)
 		}

@@ -69,14 +69,15 @@ func (w *weakness) check() error {
 }
 
 // Weaken makes the node leave elections to others for d, or until it learns of
-// another leader than the one it knows when Weaken returns: it neither stands for election, whatever
-// times out, nor takes leadership that is handed to it. It goes on to vote, and to
-// serve. A leader hands over first; Weaken returns when another one leads. State
-// says [StateWeakened] meanwhile, and [Weakened] is told.
+// another leader than the one it knows when Weaken returns: it neither stands for
+// election, whatever times out, nor takes leadership that is handed to it. It goes on
+// to vote, and to serve. A leader hands over first; Weaken returns when another one
+// leads. State says [StateWeakened] meanwhile, and [Weakened] is told.
 //
 // Another call replaces the time of an earlier one; d of 0 ends it. Errors are
-// [ErrQuorum] for the only voter, [ErrNotMember], [ErrNoLeader] if no other leader was
-// elected in time, and [*OptionError] for a negative d.
+// [ErrQuorum] for the only voter, [ErrNotMember], those of [Node.TransferLeadership] if
+// this node leads and no other leader was elected in time, and [*OptionError] for a
+// negative d.
 func (n *Node) Weaken(ctx context.Context, d time.Duration) error {
 	return n.wrapNil("weaken", n.weaken(ctx, d))
 }
@@ -104,7 +105,7 @@ func (n *Node) weaken(ctx context.Context, d time.Duration) error {
 	ended := n.weakness.begin(until)
 	defer n.tellState()
 	if n.raft.State() == raft.Leader {
-		if err := n.transferTo(ctx, "", n.address); err != nil && !errors.Is(err, ErrNoLeader) {
+		if err := n.transferTo(ctx, "", n.address); err != nil && n.raft.State() == raft.Leader {
 			n.weakness.end(ended)
 			return err
 		}
@@ -152,7 +153,7 @@ func (n *Node) weakenAt(ctx context.Context, addr string, d time.Duration) error
 	defer n.ops.Done()
 	ctx, cancel := n.bound(ctx)
 	defer cancel()
-	ms := uint64(max(d, 0).Milliseconds())
+	ms := uint64((max(d, 0) + time.Millisecond - 1).Milliseconds()) // 0 would end it
 	_, err = n.peers.call(ctx, peer, methodWeaken, binary.BigEndian.AppendUint64(nil, ms))
 	return n.wrapNil("weaken "+peer, decodeError(err))
 }
