@@ -191,11 +191,21 @@ func (db *DB) Write(batch *leveldb.Batch, wo *opt.WriteOptions) error {
 	if batch == nil || batch.Len() == 0 {
 		return db.ok()
 	}
-	ops := make(opCollector, 0, batch.Len())
-	if err := batch.Replay(&ops); err != nil {
+	ops, err := opsOf(batch)
+	if err != nil {
 		return db.wrap("write", because(ErrNotApplied, err))
 	}
 	return db.write("write", command.Write{Ops: ops})
+}
+
+// opsOf takes a batch apart; nil has no operations.
+func opsOf(batch *leveldb.Batch) ([]command.Op, error) {
+	if batch == nil {
+		return nil, nil
+	}
+	ops := make(opCollector, 0, batch.Len())
+	err := batch.Replay(&ops)
+	return ops, err
 }
 
 // opCollector implements leveldb.BatchReplay.
@@ -210,16 +220,22 @@ func (c *opCollector) Delete(key []byte) {
 }
 
 func (db *DB) write(op string, w command.Write) error {
-	if err := db.writable(); err != nil {
-		return err
-	}
-	if err := db.limits.check(w); err != nil {
-		return db.tooLarge(op, err)
-	}
 	ctx, cancel := db.callContext()
 	defer cancel()
-	_, err := db.backend.write(ctx, command.EncodeWrite(w))
-	return db.wrap(op, err)
+	_, err := db.propose(ctx, op, w)
+	return err
+}
+
+// propose applies a write and returns the log index at which it took effect.
+func (db *DB) propose(ctx context.Context, op string, w command.Write) (uint64, error) {
+	if err := db.writable(); err != nil {
+		return 0, err
+	}
+	if err := db.limits.check(w); err != nil {
+		return 0, db.tooLarge(op, err)
+	}
+	version, err := db.backend.write(ctx, command.EncodeWrite(w))
+	return version, db.wrap(op, err)
 }
 
 func (db *DB) tooLarge(op string, err error) error {
@@ -241,7 +257,7 @@ func (l limits) check(w command.Write) error {
 		}
 	}
 	for _, c := range w.Conditions {
-		total += len(c.Key) + len(c.Limit) + 2*opOverhead
+		total += len(c.Key) + len(c.Value) + len(c.Limit) + 2*opOverhead
 	}
 	if total > l.batch {
 		return fmt.Errorf("batch of %d bytes, the limit is %d (MaxBatchSize)", total, l.batch)

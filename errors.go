@@ -102,6 +102,9 @@ type Error struct {
 	Node string // the node that it was tried on or through; may be empty
 	Kind error  // one of the sentinels above; may be nil
 	Err  error  // the cause; may be nil
+
+	// Token is set with ErrUnknownOutcome, see [DB.Resolve].
+	Token Token
 }
 
 // Error gives one line: what was tried, where, what it means and why.

@@ -191,26 +191,26 @@ func (tr *Transaction) conditions() ([]command.Condition, error) {
 	}
 	slices.SortFunc(cs, func(a, b command.Condition) int { return strings.Compare(string(a.Key), string(b.Key)) })
 	for _, r := range tr.ranges {
-		digest, err := tr.digest(r)
+		d, err := tr.digest(r)
 		if err != nil {
 			return nil, err
 		}
 		cs = append(cs, command.Condition{
-			Kind: command.CondRange, Key: r.Start, Limit: r.Limit, HasLimit: r.Limit != nil, Digest: digest,
+			Kind: command.CondRange, Key: r.Start, Limit: r.Limit, HasLimit: r.Limit != nil, Count: d.Count(), Digest: d.Sum(),
 		})
 	}
 	return cs, nil
 }
 
 // digest hashes the keys and versions that the view has in a range.
-func (tr *Transaction) digest(r util.Range) ([]byte, error) {
+func (tr *Transaction) digest(r util.Range) (*storage.RangeDigest, error) {
 	it := tr.view.iterator(tr.db.callContext, &r, nil)
 	defer it.Release()
 	d := storage.NewRangeDigest()
 	for it.Next() {
 		d.Add(it.Key(), it.Version())
 	}
-	return d.Sum(), it.Error()
+	return d, it.Error()
 }
 
 // Discard ends the transaction without applying anything. After Commit, and

@@ -76,9 +76,14 @@ const (
 	// CondVersion holds if Key was last written at log index Version; 0 means
 	// that it does not exist.
 	CondVersion ConditionKind = 1
-	// CondRange holds if the keys from Key up to but not including Limit, with
-	// their versions, have the digest Digest. HasLimit false means no upper end.
+	// CondRange holds if the keys from Key up to but not including Limit are Count
+	// many and have, with their versions, the digest Digest. HasLimit false means no
+	// upper end.
 	CondRange ConditionKind = 2
+	// CondPresent holds if Key exists.
+	CondPresent ConditionKind = 3
+	// CondValue holds if Key exists and has the value Value.
+	CondValue ConditionKind = 4
 )
 
 // Condition is something that must hold for a write to be applied.
@@ -86,8 +91,10 @@ type Condition struct {
 	Kind     ConditionKind
 	Key      []byte
 	Version  uint64
+	Value    []byte
 	Limit    []byte
 	HasLimit bool
+	Count    uint64
 	Digest   []byte
 }
 
@@ -177,7 +184,11 @@ func encodeCondition(e *msgpack.Encoder, c Condition) {
 		} else {
 			must(e.EncodeNil())
 		}
+		must(e.EncodeUint(c.Count))
 		must(encodeBytes(e, c.Digest))
+	case CondPresent:
+	case CondValue:
+		must(encodeBytes(e, c.Value))
 	}
 }
 

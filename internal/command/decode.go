@@ -118,7 +118,10 @@ func (d *decoder) condition() Condition {
 		if c.HasLimit = !d.nil(); c.HasLimit {
 			c.Limit = d.bytes()
 		}
-		c.Digest = d.bytes()
+		c.Count, c.Digest = d.uint(), d.bytes()
+	case CondPresent:
+	case CondValue:
+		c.Value = d.bytes()
 	default:
 		d.fail("unknown condition %d", c.Kind)
 	}

@@ -363,11 +363,11 @@ func TestCheckPair(t *testing.T) {
 		key, value []byte
 		sound      bool
 	}{
-		{"value", userKey([]byte("k")), EncodeVersion(7), true},
-		{"empty key", userKey(nil), EncodeVersion(1), true},
+		{"value", userKey([]byte("k")), EncodeValue(nil, 7), true},
+		{"empty key", userKey(nil), EncodeValue(nil, 1), true},
 		{"no version", userKey(nil), []byte("short"), false},
-		{"version zero", userKey(nil), EncodeVersion(0), false},
-		{"version to come", userKey(nil), EncodeVersion(8), false},
+		{"version zero", userKey(nil), EncodeValue(nil, 0), false},
+		{"version to come", userKey(nil), EncodeValue(nil, 8), false},
 		{"session", session, nil, true},
 		{"short session", session[:len(session)-1], nil, false},
 		{"cluster", keyCluster, nil, true},
@@ -375,8 +375,8 @@ func TestCheckPair(t *testing.T) {
 		{"marker", keyMarker, []byte("?"), false},
 		{"configuration", keyConfig, []byte("?"), false},
 		{"unknown system key", systemKey("what"), nil, false},
-		{"unknown space", []byte{9}, EncodeVersion(1), false},
-		{"no key", nil, EncodeVersion(1), false},
+		{"unknown space", []byte{9}, EncodeValue(nil, 1), false},
+		{"no key", nil, EncodeValue(nil, 1), false},
 	} {
 		if err := CheckPair(test.key, test.value, 7); (err == nil) != test.sound {
 			t.Errorf("%s: %v", test.name, err)

@@ -44,7 +44,8 @@ func (v *Snapshot) ChecksumEach(ctx context.Context, fn func(key, value []byte))
 // RangeDigest is the hash of the keys and versions that it yields: two ranges
 // with one digest hold the same keys, written by the same entries.
 type RangeDigest struct {
-	h hash.Hash
+	h     hash.Hash
+	count uint64
 }
 
 // NewRangeDigest returns the digest of an empty range.
@@ -53,7 +54,11 @@ func NewRangeDigest() *RangeDigest { return &RangeDigest{h: sha256.New()} }
 // Add adds the next key in order.
 func (d *RangeDigest) Add(key []byte, version uint64) {
 	hashPair(d.h, key, binary.BigEndian.AppendUint64(nil, version))
+	d.count++
 }
+
+// Count is how many keys were added.
+func (d *RangeDigest) Count() uint64 { return d.count }
 
 // Sum returns the digest, 16 bytes.
 func (d *RangeDigest) Sum() []byte { return d.h.Sum(nil)[:16] }

@@ -6,18 +6,22 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/iterator"
 )
 
-// EncodeVersion gives a version as it stands before a stored value.
-func EncodeVersion(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+// EncodeValue gives a value as it is stored: after the version that wrote it.
+func EncodeValue(value []byte, version uint64) []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), version), value...)
+}
 
-// DecodeVersion is the inverse of EncodeVersion.
-func DecodeVersion(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
+// DecodeValue is the inverse of EncodeValue. The value aliases stored.
+func DecodeValue(stored []byte) (value []byte, version uint64) {
+	return stored[8:], binary.BigEndian.Uint64(stored)
+}
 
-// Versions shows the encoded versions as values, in the place of the values. It
-// takes over it.
+// Versions shows empty values with their versions, encoded, in the place of the
+// values. It takes over it.
 func Versions(it *Iterator) iterator.Iterator { return versions{it} }
 
 type versions struct {
 	*Iterator
 }
 
-func (v versions) Value() []byte { return EncodeVersion(v.Version()) }
+func (v versions) Value() []byte { return EncodeValue(nil, v.Version()) }

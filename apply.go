@@ -1,0 +1,207 @@
+package skiff
+
+import (
+	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/overlay"
+	"github.com/skiffdb/skiff/internal/storage"
+	"github.com/skiffdb/skiff/internal/wire"
+)
+
+// application is one ApplyBatch under way.
+type application struct {
+	f       *fsm
+	store   *storage.Store
+	batch   storage.Batch
+	after   uint64                      // entries up to this index are in the state
+	last    storage.Position            // the last entry in the batch, if any
+	touched map[uint64]*command.Session // sessions to be written
+	cluster []byte                      // set by an entry of this batch
+	members []func(*roster)             // what entries of this batch change there
+
+	// pending shows conditions the writes of this batch; it is nil until the first
+	// conditional write, and rebuilt then from writes.
+	pending *overlay.Overlay
+	writes  []versionedOp
+}
+
+type versionedOp struct {
+	command.Op
+	version uint64
+}
+
+func newApplication(f *fsm) *application {
+	return &application{f: f, store: f.store.Load(), after: f.applied.value(), touched: map[uint64]*command.Session{}}
+}
+
+// entry applies one log entry to the batch. An error is a reason to stop.
+func (a *application) entry(l *raft.Log) (command.Result, error) {
+	if l.Index <= a.after {
+		return command.Result{}, nil // raft replays what the state already has
+	}
+	a.last = storage.Position{Index: l.Index, Term: l.Term}
+	if l.Type == raft.LogConfiguration {
+		return command.Result{}, a.configure(storage.Configuration{Index: l.Index, Data: l.Data})
+	}
+	c, err := command.Decode(l.Data)
+	if err != nil {
+		return command.Result{}, err
+	}
+	switch c.Kind {
+	case command.KindInit:
+		return command.Result{Index: l.Index}, a.init(c.ClusterID)
+	case command.KindRegister:
+		return a.register(l.Index), nil
+	case command.KindAdmit:
+		a.admit(c.Address, wire.Identity{Incarnation: wire.Incarnation(c.Incarnation), Term: l.Term, Index: l.Index})
+		return command.Result{Index: l.Index}, nil
+	default:
+		return a.write(c, l.Index)
+	}
+}
+
+func (a *application) init(id []byte) error {
+	known, err := a.store.ClusterID()
+	if err != nil || known != nil || a.cluster != nil {
+		return err
+	}
+	a.cluster = id
+	a.batch.SetClusterID(id)
+	return nil
+}
+
+func (a *application) configure(c storage.Configuration) error {
+	decoded, err := decodeConfiguration(c.Data)
+	if err != nil {
+		return err
+	}
+	a.members = append(a.members, func(r *roster) { r.configure(c.Index, decoded.Servers) })
+	return a.batch.SetConfiguration(c)
+}
+
+func (a *application) admit(address string, i wire.Identity) {
+	a.members = append(a.members, func(r *roster) { r.admit(address, i) })
+	a.batch.SetAdmitted(address, i.Append(nil))
+}
+
+func (a *application) register(index uint64) command.Result {
+	sessions := a.f.sessions
+	if len(sessions) >= maxSessions {
+		a.forget(oldest(sessions))
+	}
+	s := &command.Session{LastIndex: index}
+	sessions[index] = s
+	a.touched[index] = s
+	return command.Result{Index: index}
+}
+
+func oldest(sessions map[uint64]*command.Session) (id uint64) {
+	var last uint64
+	for i, s := range sessions {
+		// No two sessions share a LastIndex: an entry belongs to one session.
+		if id == 0 || s.LastIndex < last {
+			id, last = i, s.LastIndex
+		}
+	}
+	return id
+}
+
+func (a *application) forget(id uint64) {
+	delete(a.f.sessions, id)
+	delete(a.touched, id)
+	a.batch.DeleteSession(id)
+}
+
+// write applies a write command, at most once.
+func (a *application) write(c *command.Command, index uint64) (command.Result, error) {
+	s := a.f.sessions[c.Session]
+	if s == nil {
+		return command.Result{Status: command.StatusNoSession}, nil
+	}
+	s.LastIndex = index
+	s.Forget(c.Low)
+	a.touched[c.Session] = s
+	if r, seen := s.Lookup(c.Seq); seen {
+		return r, nil
+	}
+	r := command.Result{Index: index}
+	for i, w := range c.Writes {
+		violated, err := a.violated(w.Conditions)
+		if err != nil {
+			return r, err
+		}
+		if violated >= 0 {
+			r.Rejected = append(r.Rejected, uint32(i))
+			continue
+		}
+		for _, op := range w.Ops {
+			a.op(op, index)
+		}
+	}
+	s.Record(c.Seq, r)
+	return r, nil
+}
+
+func (a *application) op(op command.Op, version uint64) {
+	if op.Delete {
+		a.batch.Delete(op.Key)
+	} else {
+		a.batch.Put(op.Key, op.Value, version)
+	}
+	w := versionedOp{op, version}
+	if a.pending != nil {
+		w.record(a.pending)
+	} else {
+		a.writes = append(a.writes, w)
+	}
+}
+
+// record shows a write in an overlay, in the form that is stored.
+func (w versionedOp) record(o *overlay.Overlay) {
+	if w.Delete {
+		o.Delete(w.Key)
+	} else {
+		o.Put(w.Key, storage.EncodeValue(w.Value, w.version))
+	}
+}
+
+// commit writes the batch and lets everybody know. The entry at next comes next.
+func (a *application) commit(next uint64) error {
+	if err := a.flush(); err != nil {
+		return err
+	}
+	if a.f.cuts.due(next) {
+		a.f.cuts.serve(a.store, a.f.applied.value(), next)
+	}
+	return nil
+}
+
+func (a *application) flush() error {
+	if a.last.Index == 0 {
+		return nil
+	}
+	if err := a.batch.SetApplied(a.last); err != nil {
+		return err
+	}
+	for id, s := range a.touched {
+		a.batch.SetSession(id, s.Encode())
+	}
+	if err := a.store.Write(&a.batch); err != nil {
+		return err
+	}
+	if a.cluster != nil {
+		if err := a.f.onCluster(a.cluster); err != nil {
+			return err
+		}
+	}
+	for _, change := range a.members {
+		change(&a.f.roster)
+	}
+	a.f.applied.advance(a.last.Index)
+	if len(a.members) > 0 {
+		a.f.roster.told()
+	}
+	return nil
+}
+

@@ -1,0 +1,81 @@
+package skiff
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/syndtr/goleveldb/leveldb"
+
+	"github.com/skiffdb/skiff/internal/command"
+)
+
+// Condition is something that must hold for a batch to be applied, see [DB.WriteIf].
+type Condition struct{ c command.Condition }
+
+// IfAbsent holds if key does not exist.
+func IfAbsent(key []byte) Condition { return IfVersion(key, 0) }
+
+// IfPresent holds if key exists.
+func IfPresent(key []byte) Condition {
+	return Condition{command.Condition{Kind: command.CondPresent, Key: slices.Clone(key)}}
+}
+
+// IfValue holds if key exists and has this value.
+func IfValue(key, value []byte) Condition {
+	return Condition{command.Condition{Kind: command.CondValue, Key: slices.Clone(key), Value: slices.Clone(value)}}
+}
+
+// IfVersion holds if key has not been written since it had this version, as told by
+// [DB.GetVersioned]; 0 means that it does not exist.
+func IfVersion(key []byte, version uint64) Condition {
+	return Condition{command.Condition{Kind: command.CondVersion, Key: slices.Clone(key), Version: version}}
+}
+
+// GetVersioned returns the value of key and its version, which is the index of the
+// log entry that wrote it: each write of a key gives it a greater one. Where there is
+// no such key the error is leveldb.ErrNotFound and the version 0. The caller owns the
+// value.
+func (db *DB) GetVersioned(ctx context.Context, key []byte) (value []byte, version uint64, err error) {
+	if err := db.ok(); err != nil {
+		return nil, 0, err
+	}
+	value, version, err = db.backend.get(ctx, db.consistency, key, nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return nil, 0, leveldb.ErrNotFound
+	}
+	return value, version, db.wrap("get", err)
+}
+
+// WriteIf applies a batch as a whole if all conditions hold, and otherwise nothing of
+// it; the error is then [ErrConflict]. They are checked at the batch's place among
+// all writes, on each node alike: nothing comes between the check and the writes. A
+// nil or empty batch only checks. The version is that of all keys written.
+func (db *DB) WriteIf(ctx context.Context, batch *leveldb.Batch, conditions ...Condition) (version uint64, err error) {
+	ops, err := opsOf(batch)
+	if err != nil {
+		return 0, db.wrap("write", because(ErrNotApplied, err))
+	}
+	return db.writeIf(ctx, "write", ops, conditions...)
+}
+
+// PutIfAbsent sets the value of key, which must not exist. If it does, the error is
+// [ErrConflict].
+func (db *DB) PutIfAbsent(ctx context.Context, key, value []byte) (version uint64, err error) {
+	return db.writeIf(ctx, "put", []command.Op{{Key: key, Value: value}}, IfAbsent(key))
+}
+
+// CompareAndSwap sets the value of key if its version is the given one, 0 meaning
+// that it does not exist, and returns the new version. If it is another one, the
+// error is [ErrConflict].
+func (db *DB) CompareAndSwap(ctx context.Context, key []byte, version uint64, value []byte) (newVersion uint64, err error) {
+	return db.writeIf(ctx, "compare and swap", []command.Op{{Key: key, Value: value}}, IfVersion(key, version))
+}
+
+func (db *DB) writeIf(ctx context.Context, op string, ops []command.Op, conditions ...Condition) (uint64, error) {
+	w := command.Write{Ops: ops}
+	for _, c := range conditions {
+		w.Conditions = append(w.Conditions, c.c)
+	}
+	return db.propose(ctx, op, w)
+}
