@@ -53,6 +53,8 @@ func (a *application) entry(l *raft.Log) (command.Result, error) {
 		return command.Result{Index: l.Index}, a.init(c.ClusterID)
 	case command.KindRegister:
 		return a.register(l.Index), nil
+	case command.KindResolve:
+		return a.resolve(c, l.Index), nil
 	case command.KindAdmit:
 		a.admit(c.Address, wire.Identity{Incarnation: wire.Incarnation(c.Incarnation), Term: l.Term, Index: l.Index})
 		return command.Result{Index: l.Index}, nil
@@ -85,66 +87,28 @@ func (a *application) admit(address string, i wire.Identity) {
 	a.batch.SetAdmitted(address, i.Append(nil))
 }
 
-func (a *application) register(index uint64) command.Result {
-	sessions := a.f.sessions
-	if len(sessions) >= maxSessions {
-		a.forget(oldest(sessions))
-	}
-	s := &command.Session{LastIndex: index}
-	sessions[index] = s
-	a.touched[index] = s
-	return command.Result{Index: index}
-}
-
-func oldest(sessions map[uint64]*command.Session) (id uint64) {
-	var last uint64
-	for i, s := range sessions {
-		// No two sessions share a LastIndex: an entry belongs to one session.
-		if id == 0 || s.LastIndex < last {
-			id, last = i, s.LastIndex
+// effect applies a write if its conditions hold, and otherwise returns the position of
+// the first that does not; -1 if it was applied. That an appended key does not exist
+// is one more condition.
+func (a *application) effect(w command.Write, seq, index uint64) (violated int, err error) {
+	for i, op := range w.Ops {
+		if op.Kind == command.OpAppend {
+			w.Ops[i].Key = append(op.Key, command.AppendSuffix(index, seq)...)
+			absent := command.Condition{Kind: command.CondVersion, Key: w.Ops[i].Key}
+			w.Conditions = append(w.Conditions, absent)
 		}
 	}
-	return id
-}
-
-func (a *application) forget(id uint64) {
-	delete(a.f.sessions, id)
-	delete(a.touched, id)
-	a.batch.DeleteSession(id)
-}
-
-// write applies a write command, at most once.
-func (a *application) write(c *command.Command, index uint64) (command.Result, error) {
-	s := a.f.sessions[c.Session]
-	if s == nil {
-		return command.Result{Status: command.StatusNoSession}, nil
+	if violated, err = a.violated(w.Conditions); err != nil || violated >= 0 {
+		return violated, err
 	}
-	s.LastIndex = index
-	s.Forget(c.Low)
-	a.touched[c.Session] = s
-	if r, seen := s.Lookup(c.Seq); seen {
-		return r, nil
+	for _, op := range w.Ops {
+		a.op(op, index)
 	}
-	r := command.Result{Index: index}
-	for i, w := range c.Writes {
-		violated, err := a.violated(w.Conditions)
-		if err != nil {
-			return r, err
-		}
-		if violated >= 0 {
-			r.Rejected = append(r.Rejected, uint32(i))
-			continue
-		}
-		for _, op := range w.Ops {
-			a.op(op, index)
-		}
-	}
-	s.Record(c.Seq, r)
-	return r, nil
+	return -1, nil
 }
 
 func (a *application) op(op command.Op, version uint64) {
-	if op.Delete {
+	if op.Kind == command.OpDelete {
 		a.batch.Delete(op.Key)
 	} else {
 		a.batch.Put(op.Key, op.Value, version)
@@ -159,7 +123,7 @@ func (a *application) op(op command.Op, version uint64) {
 
 // record shows a write in an overlay, in the form that is stored.
 func (w versionedOp) record(o *overlay.Overlay) {
-	if w.Delete {
+	if w.Kind == command.OpDelete {
 		o.Delete(w.Key)
 	} else {
 		o.Put(w.Key, storage.EncodeValue(w.Value, w.version))
@@ -204,4 +168,3 @@ func (a *application) flush() error {
 	}
 	return nil
 }
-

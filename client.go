@@ -118,7 +118,7 @@ func newClient(nodes []string, o Options, pin bool) *client {
 		transport: o.Transport, timeout: o.RPCTimeout, clusterID: c.knownClusterID,
 		links: newLinks(func(Event) {}),
 	}, wire.KindClient)
-	c.proposer = newProposer(c.ctx, c, c.retry)
+	c.proposer = newProposer(c.ctx, c, c.retry, c.knownClusterID)
 	return c
 }
 
@@ -339,8 +339,15 @@ func (c *client) failedAt(to string, err error) {
 	}
 }
 
-func (c *client) write(ctx context.Context, encoded []byte) (uint64, error) {
+func (c *client) write(ctx context.Context, encoded []byte, token Token) (receipt, error) {
+	if token != "" {
+		return c.proposer.repeat(ctx, token, encoded)
+	}
 	return c.proposer.write(ctx, encoded)
+}
+
+func (c *client) resolve(ctx context.Context, token Token) (receipt, error) {
+	return c.proposer.resolve(ctx, token)
 }
 
 func (c *client) get(ctx context.Context, cons Consistency, key []byte, _ *opt.ReadOptions) ([]byte, uint64, error) {

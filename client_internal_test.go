@@ -306,7 +306,7 @@ func hostileCommands(session uint64) [][]byte {
 		for i, w := range ws {
 			encoded[i] = command.EncodeWrite(w)
 		}
-		return command.EncodeWrites(session, seq, low, encoded)
+		return command.EncodeWrites(session, seq, low, nil, encoded)
 	}
 	backwards := command.Condition{
 		Kind: command.CondRange, Key: []byte("z"), Limit: []byte("a"), HasLimit: true, Digest: []byte("d"),
@@ -316,7 +316,7 @@ func hostileCommands(session uint64) [][]byte {
 		command.EncodeInit(make([]byte, 16)),
 		write(1, 0),
 		write(1, 0, command.Write{}),
-		write(2, 2, command.Write{Ops: []command.Op{{Key: nil}, {Key: nil, Delete: true}, put}}),
+		write(2, 2, command.Write{Ops: []command.Op{{Key: nil}, {Key: nil, Kind: command.OpDelete}, put}}),
 		write(3, 9, command.Write{Ops: []command.Op{put}}), // asks for what it says to have forgotten
 		write(math.MaxUint64, 0, command.Write{Ops: []command.Op{put}}),
 		write(11, 0, command.Write{Conditions: []command.Condition{backwards}, Ops: []command.Op{put}}),
@@ -325,6 +325,14 @@ func hostileCommands(session uint64) [][]byte {
 		}}),
 		write(13, math.MaxUint64, command.Write{Ops: []command.Op{put}}),
 		write(14, 0, command.Write{Ops: []command.Op{put}}),
+		command.EncodeWrites(session, 15, math.MaxUint64, []command.Span{{First: 1, Count: math.MaxUint64 - 1}}, nil),
+		command.EncodeWrites(session, 15, 9, []command.Span{{First: 5, Count: 5}}, nil),
+		command.EncodeWrites(session, 15, 9, make([]command.Span, 1000), nil),
+		command.EncodeResolve(session, 0),
+		command.EncodeResolve(session, math.MaxUint64),
+		command.EncodeResolve(math.MaxUint64, 1),
+		write(16, 0, command.Write{Conditions: []command.Condition{{Kind: command.CondRange, Count: math.MaxUint64}}}),
+		write(17, 0, command.Write{Ops: []command.Op{{Kind: command.OpAppend}, {Kind: command.OpAppend}, put}}),
 	}
 }
 

@@ -11,25 +11,28 @@ import (
 )
 
 // Condition is something that must hold for a batch to be applied, see [DB.WriteIf].
-type Condition struct{ c command.Condition }
+type Condition struct {
+	condition command.Condition
+	token     Token // of Once; no condition then
+}
 
 // IfAbsent holds if key does not exist.
 func IfAbsent(key []byte) Condition { return IfVersion(key, 0) }
 
 // IfPresent holds if key exists.
 func IfPresent(key []byte) Condition {
-	return Condition{command.Condition{Kind: command.CondPresent, Key: slices.Clone(key)}}
+	return Condition{condition: command.Condition{Kind: command.CondPresent, Key: slices.Clone(key)}}
 }
 
 // IfValue holds if key exists and has this value.
 func IfValue(key, value []byte) Condition {
-	return Condition{command.Condition{Kind: command.CondValue, Key: slices.Clone(key), Value: slices.Clone(value)}}
+	return Condition{condition: command.Condition{Kind: command.CondValue, Key: slices.Clone(key), Value: slices.Clone(value)}}
 }
 
 // IfVersion holds if key has not been written since it had this version, as told by
 // [DB.GetVersioned]; 0 means that it does not exist.
 func IfVersion(key []byte, version uint64) Condition {
-	return Condition{command.Condition{Kind: command.CondVersion, Key: slices.Clone(key), Version: version}}
+	return Condition{condition: command.Condition{Kind: command.CondVersion, Key: slices.Clone(key), Version: version}}
 }
 
 // GetVersioned returns the value of key and its version, which is the index of the
@@ -72,10 +75,32 @@ func (db *DB) CompareAndSwap(ctx context.Context, key []byte, version uint64, va
 	return db.writeIf(ctx, "compare and swap", []command.Op{{Key: key, Value: value}}, IfVersion(key, version))
 }
 
+// Append puts value under a key that it makes: prefix, followed by 20 characters from
+// 0 to 9 and a to v. The key has not been written before, and what is appended after
+// Append has returned, on any node, gets a greater one: the order of the keys is the
+// order in which the cluster agreed on them. So an iterator from the last key seen
+// shows all that came since.
+//
+// After [ErrUnknownOutcome], [DB.Resolve] tells whether the value was appended.
+func (db *DB) Append(ctx context.Context, prefix, value []byte) (key []byte, err error) {
+	w := command.Write{Ops: []command.Op{{Kind: command.OpAppend, Key: prefix, Value: value}}}
+	r, err := db.propose(ctx, "append", w, "")
+	if err != nil {
+		return nil, err
+	}
+	return append(slices.Clone(prefix), command.AppendSuffix(r.version, r.seq)...), nil
+}
+
 func (db *DB) writeIf(ctx context.Context, op string, ops []command.Op, conditions ...Condition) (uint64, error) {
 	w := command.Write{Ops: ops}
+	var token Token
 	for _, c := range conditions {
-		w.Conditions = append(w.Conditions, c.c)
+		if c.token != "" {
+			token = c.token
+			continue
+		}
+		w.Conditions = append(w.Conditions, c.condition)
 	}
-	return db.propose(ctx, op, w)
+	r, err := db.propose(ctx, op, w, token)
+	return r.version, err
 }

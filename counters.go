@@ -92,7 +92,21 @@ func (c *counters) submitted(begun time.Time, writes int, res command.Result, er
 	case res.Status != command.StatusOK:
 		c.writesFailed(writes, ErrNotApplied)
 	default:
-		c.writesEnded(begun, writes, len(res.Rejected))
+		c.decided(begun, res.Outcomes)
+	}
+}
+
+// decided counts writes that the state machine has dealt with.
+func (c *counters) decided(begun time.Time, outcomes []command.Outcome) {
+	for _, o := range outcomes {
+		switch o.Status {
+		case command.StatusOK:
+			c.writesEnded(begun, int(o.Count), len(o.Rejected))
+		case command.StatusCancelled:
+			c.writesFailed(int(o.Count), ErrNotApplied)
+		default:
+			c.writesFailed(int(o.Count), ErrUnknownOutcome)
+		}
 	}
 }
 

@@ -133,13 +133,13 @@ func (r *replica) command(c *command.Command, index uint64) {
 		return
 	}
 	s.LastIndex = index
-	s.Forget(c.Low)
+	s.Advance(c.Low, c.Kept)
 	if _, seen := s.Lookup(c.Seq); seen {
 		return
 	}
-	s.Record(c.Seq, command.Result{Index: index})
+	s.Record(command.Outcome{Span: command.Span{First: c.Seq, Count: 1}, Index: index})
 	for _, op := range c.Writes[0].Ops {
-		if op.Delete {
+		if op.Kind == command.OpDelete {
 			delete(r.pairs, string(op.Key))
 		} else {
 			r.pairs[string(op.Key)] = replicaPair{op.Value, index}

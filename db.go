@@ -53,7 +53,8 @@ type backend interface {
 	get(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error)
 	has(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (bool, error)
 	view(ctx context.Context, c Consistency) (view, error)
-	write(ctx context.Context, encoded []byte) (version uint64, err error)
+	write(ctx context.Context, encoded []byte, token Token) (receipt, error) // token may be empty
+	resolve(ctx context.Context, token Token) (receipt, error)
 	property(ctx context.Context, name string) (string, error)
 	dbStats(ctx context.Context, s *leveldb.DBStats) error
 	sizeOf(ctx context.Context, ranges []util.Range) (leveldb.Sizes, error)
@@ -131,17 +132,19 @@ func (db *DB) wrap(op string, err error) error {
 }
 
 func wrapError(op, node string, err error) error {
-	switch {
-	case err == nil, isLevelDB(err):
+	if err == nil || isLevelDB(err) {
 		return err
-	case err == ErrConflict, err == ErrTransactionDone:
-		return &Error{Op: op, Node: node, Kind: err}
 	}
 	var e *Error
 	if errors.As(err, &e) {
 		return err
 	}
-	return &Error{Op: op, Node: node, Err: err}
+	e = &Error{Op: op, Node: node, Err: err}
+	var unknown *unknownOutcome
+	if errors.As(err, &unknown) {
+		e.Token = unknown.token
+	}
+	return e
 }
 
 func isLevelDB(err error) bool {
@@ -183,7 +186,7 @@ func (db *DB) Put(key, value []byte, wo *opt.WriteOptions) error {
 
 // Delete removes key. It is no error if key does not exist.
 func (db *DB) Delete(key []byte, wo *opt.WriteOptions) error {
-	return db.write("delete", command.Write{Ops: []command.Op{{Key: key, Delete: true}}})
+	return db.write("delete", command.Write{Ops: []command.Op{{Key: key, Kind: command.OpDelete}}})
 }
 
 // Write applies a batch as a whole: no reader on any node sees part of it.
@@ -216,26 +219,26 @@ func (c *opCollector) Put(key, value []byte) {
 }
 
 func (c *opCollector) Delete(key []byte) {
-	*c = append(*c, command.Op{Key: key, Delete: true})
+	*c = append(*c, command.Op{Key: key, Kind: command.OpDelete})
 }
 
 func (db *DB) write(op string, w command.Write) error {
 	ctx, cancel := db.callContext()
 	defer cancel()
-	_, err := db.propose(ctx, op, w)
+	_, err := db.propose(ctx, op, w, "")
 	return err
 }
 
-// propose applies a write and returns the log index at which it took effect.
-func (db *DB) propose(ctx context.Context, op string, w command.Write) (uint64, error) {
+// propose applies a write, under a token if there is one.
+func (db *DB) propose(ctx context.Context, op string, w command.Write, token Token) (receipt, error) {
 	if err := db.writable(); err != nil {
-		return 0, err
+		return receipt{}, err
 	}
 	if err := db.limits.check(w); err != nil {
-		return 0, db.tooLarge(op, err)
+		return receipt{}, db.tooLarge(op, err)
 	}
-	version, err := db.backend.write(ctx, command.EncodeWrite(w))
-	return version, db.wrap(op, err)
+	r, err := db.backend.write(ctx, command.EncodeWrite(w), token)
+	return r, db.wrap(op, err)
 }
 
 func (db *DB) tooLarge(op string, err error) error {
@@ -248,10 +251,14 @@ const opOverhead = 16
 func (l limits) check(w command.Write) error {
 	total := 0
 	for _, op := range w.Ops {
-		total += len(op.Key) + len(op.Value) + opOverhead
+		key := len(op.Key)
+		if op.Kind == command.OpAppend {
+			key += command.SuffixLen
+		}
+		total += key + len(op.Value) + opOverhead
 		switch {
-		case len(op.Key) > l.key:
-			return fmt.Errorf("key of %d bytes, the limit is %d (MaxKeySize)", len(op.Key), l.key)
+		case key > l.key:
+			return fmt.Errorf("key of %d bytes, the limit is %d (MaxKeySize)", key, l.key)
 		case len(op.Value) > l.value:
 			return fmt.Errorf("value of %d bytes, the limit is %d (MaxValueSize)", len(op.Value), l.value)
 		}

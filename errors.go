@@ -6,34 +6,47 @@ import (
 	"strings"
 )
 
-// Every write that fails tells whether it was applied: an error for which
-// errors.Is(err, [ErrUnknownOutcome]) holds may or may not have taken effect,
-// any other error means that it certainly did not.
+// The error of a write is of exactly one of three kinds: [ErrNotApplied], after which it
+// may be repeated as it is; [ErrUnknownOutcome], after which [DB.Resolve] tells whether it
+// was applied; and [ErrRejected], which is [ErrConflict], [ErrTooLarge] and whatever else
+// would come again if the write were repeated as it is. Only the second kind may have
+// taken effect.
 //
 // Errors of goleveldb (leveldb.ErrNotFound, ErrClosed, ErrReadOnly,
 // ErrSnapshotReleased, ErrIterReleased, …) are returned as they are, so that
-// code written for goleveldb can go on comparing them with ==. All others are
-// wrapped in an [*Error].
+// code written for goleveldb can go on comparing them with ==; a write with one of
+// them was not applied. All others are wrapped in an [*Error].
 var (
 	// ErrNotApplied says that a write was certainly not applied and may be
-	// repeated. ErrConflict and ErrTooLarge imply it.
+	// repeated.
 	ErrNotApplied = errors.New("not applied")
 
 	// ErrUnknownOutcome says that the context ended, or the node stopped, while
 	// the write was on its way: it may have been applied, may still be, or not.
-	// It is never applied twice.
+	// It is never applied twice. See [Error.Token].
 	ErrUnknownOutcome = errors.New("outcome unknown")
 
-	// ErrConflict says that another write got in between: what a transaction had
-	// read was changed before it committed. Nothing of it was applied.
-	ErrConflict = errors.New("conflict")
+	// ErrRejected says that a write was not applied, and why is for the caller to deal
+	// with: [ErrConflict] and the others whose text says so imply it.
+	ErrRejected = errors.New("rejected")
 
-	// ErrTransactionDone says that a transaction has been committed or discarded.
-	ErrTransactionDone = errors.New("transaction already closed")
+	// ErrConflict says that a condition of a write did not hold, or that what a
+	// transaction had read was changed before it committed. Nothing of it was
+	// applied. It implies ErrRejected.
+	ErrConflict error = &rejection{"conflict"}
+
+	// ErrSessionExpired says that the cluster does not remember a write any more, see
+	// [Token].
+	ErrSessionExpired = errors.New("session expired")
+
+	// ErrTransactionDone says that a transaction has been committed or discarded. It
+	// implies ErrRejected.
+	ErrTransactionDone error = &rejection{"transaction already closed"}
 
 	// ErrTooLarge says that a key, a value or a batch exceeds its limit, see
-	// [Options.MaxKeySize], [Options.MaxValueSize] and [Options.MaxBatchSize].
-	ErrTooLarge = errors.New("too large")
+	// [Options.MaxKeySize], [Options.MaxValueSize] and [Options.MaxBatchSize]. It
+	// implies ErrRejected.
+	ErrTooLarge error = &rejection{"too large"}
 
 	// ErrNoLeader says that no leader with a majority behind it was found in
 	// time.
@@ -96,6 +109,12 @@ var (
 	ErrCorrupt = errors.New("data is damaged")
 )
 
+// rejection is a kind of ErrRejected.
+type rejection struct{ text string }
+
+func (r *rejection) Error() string { return r.text }
+func (r *rejection) Unwrap() error { return ErrRejected }
+
 // Error is the error of an operation on a node.
 type Error struct {
 	Op   string // what was tried: "put", "read index", …
@@ -103,7 +122,7 @@ type Error struct {
 	Kind error  // one of the sentinels above; may be nil
 	Err  error  // the cause; may be nil
 
-	// Token is set with ErrUnknownOutcome, see [DB.Resolve].
+	// Token names the write, if the error is ErrUnknownOutcome.
 	Token Token
 }
 
@@ -127,11 +146,7 @@ func (e *Error) Error() string {
 // Unwrap lets errors.Is and errors.As see both the kind and the cause.
 func (e *Error) Unwrap() []error {
 	var errs []error
-	switch e.Kind {
-	case nil:
-	case ErrConflict, ErrTooLarge:
-		errs = append(errs, e.Kind, ErrNotApplied)
-	default:
+	if e.Kind != nil {
 		errs = append(errs, e.Kind)
 	}
 	if e.Err != nil {

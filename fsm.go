@@ -14,11 +14,6 @@ import (
 	"github.com/skiffdb/skiff/internal/storage"
 )
 
-// maxSessions bounds the writers whose commands the state machine remembers.
-// When one more registers, the one silent for longest is forgotten; that is
-// decided by the log, and so alike on all nodes.
-const maxSessions = 1024
-
 // maxStateBatch bounds, in bytes, how much of the log is written to the state at
 // once. It may be exceeded by one entry.
 const maxStateBatch = 4 << 20

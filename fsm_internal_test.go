@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -105,17 +106,48 @@ func entry(index uint64, data []byte) *raft.Log {
 func registerEntry(index uint64) *raft.Log { return entry(index, command.EncodeRegister()) }
 
 func writeEntry(index, session, seq, low uint64, writes ...command.Write) *raft.Log {
+	return keepingEntry(index, session, seq, low, nil, writes...)
+}
+
+// keepingEntry is a writeEntry whose sender wants outcomes below its low mark kept.
+func keepingEntry(index, session, seq, low uint64, kept []command.Span, writes ...command.Write) *raft.Log {
 	encoded := make([][]byte, len(writes))
 	for i, w := range writes {
 		encoded[i] = command.EncodeWrite(w)
 	}
-	return entry(index, command.EncodeWrites(session, seq, low, encoded))
+	return entry(index, command.EncodeWrites(session, seq, low, kept, encoded))
+}
+
+func resolveEntry(index, session, seq uint64) *raft.Log {
+	return entry(index, command.EncodeResolve(session, seq))
+}
+
+// told is a result in words: what became of each write, by its number.
+func told(r command.Result) string {
+	if r.Status == command.StatusNoSession {
+		return "no session"
+	}
+	var words []string
+	for _, o := range r.Outcomes {
+		for seq := o.First; seq < o.End(); seq++ {
+			rejection, rejected := o.RejectionOf(seq)
+			words = append(words, fmt.Sprintf("%d:%s", seq, outcomeModel{o.Status, o.Index, rejected, rejection.Condition}))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func toldAll(results []command.Result) (all []string) {
+	for _, r := range results {
+		all = append(all, told(r))
+	}
+	return all
 }
 
 func putOp(key, value string) command.Op {
 	return command.Op{Key: []byte(key), Value: []byte(value)}
 }
-func deleteOp(key string) command.Op { return command.Op{Key: []byte(key), Delete: true} }
+func deleteOp(key string) command.Op { return command.Op{Key: []byte(key), Kind: command.OpDelete} }
 
 func ops(ops ...command.Op) command.Write { return command.Write{Ops: ops} }
 
@@ -129,7 +161,7 @@ func rangeHolds(start string, limit *string, pairs ...versioned) command.Conditi
 	for _, p := range pairs {
 		d.Add([]byte(p.key), p.version)
 	}
-	c := command.Condition{Kind: command.CondRange, Key: []byte(start), Digest: d.Sum()}
+	c := command.Condition{Kind: command.CondRange, Key: []byte(start), Count: d.Count(), Digest: d.Sum()}
 	if limit != nil {
 		c.HasLimit, c.Limit = true, []byte(*limit)
 	}
@@ -149,9 +181,30 @@ type stateModel struct {
 	sessions map[uint64]*sessionModel
 }
 
+// sessionModel remembers all, and what it would have forgotten.
 type sessionModel struct {
-	low     uint64
-	results map[uint64]command.Result
+	low       uint64
+	outcomes  map[uint64]outcomeModel
+	forgotten map[uint64]bool
+}
+
+type outcomeModel struct {
+	status    command.Status
+	index     uint64
+	rejected  bool
+	condition uint32
+}
+
+func (o outcomeModel) String() string {
+	switch {
+	case o.status == command.StatusForgotten:
+		return "forgotten"
+	case o.status == command.StatusCancelled:
+		return "cancelled"
+	case o.rejected:
+		return fmt.Sprintf("rejected@%d/%d", o.index, o.condition)
+	}
+	return fmt.Sprintf("@%d", o.index)
 }
 
 // configurationEntry makes voters the members.
@@ -167,72 +220,104 @@ func newStateModel() *stateModel {
 	return &stateModel{map[string]string{}, map[string]uint64{}, map[uint64]*sessionModel{}}
 }
 
-func (m *stateModel) apply(t tester, l *raft.Log) command.Result {
+// apply returns what the result of an entry has to tell.
+func (m *stateModel) apply(t tester, l *raft.Log) string {
 	t.Helper()
 	if l.Type == raft.LogConfiguration {
-		return command.Result{}
+		return ""
 	}
 	c, err := command.Decode(l.Data)
 	noError(t, err)
-	switch c.Kind {
-	case command.KindInit, command.KindAdmit:
-		return command.Result{Index: l.Index}
-	case command.KindRegister:
-		m.sessions[l.Index] = &sessionModel{results: map[uint64]command.Result{}}
-		return command.Result{Index: l.Index}
-	}
 	s := m.sessions[c.Session]
-	if s == nil {
-		return command.Result{Status: command.StatusNoSession}
+	switch {
+	case c.Kind == command.KindInit, c.Kind == command.KindAdmit:
+		return ""
+	case c.Kind == command.KindRegister:
+		m.sessions[l.Index] = &sessionModel{outcomes: map[uint64]outcomeModel{}, forgotten: map[uint64]bool{}}
+		return ""
+	case s == nil:
+		return "no session"
+	case c.Kind == command.KindResolve:
+		return s.once(c.Seq, func() outcomeModel { return outcomeModel{status: command.StatusCancelled} })
 	}
-	s.low = max(s.low, c.Low)
-	if c.Seq < s.low {
-		return command.Result{Status: command.StatusForgotten}
-	}
-	if r, seen := s.results[c.Seq]; seen {
-		return r
-	}
-	r := command.Result{Index: l.Index}
+	s.advance(c.Low, c.Kept)
+	var words []string
 	for i, w := range c.Writes {
-		if !m.holds(w.Conditions) {
-			r.Rejected = append(r.Rejected, uint32(i))
-			continue
-		}
-		m.write(w.Ops, l.Index)
+		words = append(words, s.once(c.Seq+uint64(i), func() outcomeModel {
+			violated := slices.IndexFunc(w.Conditions, func(c command.Condition) bool { return !m.holds(c) })
+			if violated >= 0 {
+				return outcomeModel{index: l.Index, rejected: true, condition: uint32(violated)}
+			}
+			m.write(w.Ops, l.Index, c.Seq+uint64(i))
+			return outcomeModel{index: l.Index}
+		}))
 	}
-	s.results[c.Seq] = r
-	return r
+	return strings.Join(words, " ")
 }
 
-func (m *stateModel) write(ops []command.Op, version uint64) {
+func (s *sessionModel) advance(low uint64, kept []command.Span) {
+	if low < s.low {
+		return
+	}
+	s.low = low
+	for seq := range low {
+		if !slices.ContainsFunc(kept, func(k command.Span) bool { return k.First <= seq && seq < k.End() }) {
+			s.forgotten[seq] = true
+		}
+	}
+}
+
+// once is the outcome of a write, which is applied if it has not been seen.
+func (s *sessionModel) once(seq uint64, apply func() outcomeModel) string {
+	o, seen := s.outcomes[seq]
+	switch {
+	case s.forgotten[seq]:
+		o = outcomeModel{status: command.StatusForgotten}
+	case !seen:
+		o = apply()
+		s.outcomes[seq] = o
+	}
+	return fmt.Sprintf("%d:%s", seq, o)
+}
+
+func (m *stateModel) write(ops []command.Op, version, seq uint64) {
 	for _, op := range ops {
-		if op.Delete {
-			delete(m.values, string(op.Key))
-			delete(m.versions, string(op.Key))
-		} else {
-			m.values[string(op.Key)] = string(op.Value)
-			m.versions[string(op.Key)] = version
+		key := string(op.Key)
+		switch op.Kind {
+		case command.OpDelete:
+			delete(m.values, key)
+			delete(m.versions, key)
+			continue
+		case command.OpAppend:
+			key += command.AppendSuffix(version, seq)
 		}
+		m.values[key] = string(op.Value)
+		m.versions[key] = version
 	}
 }
 
-func (m *stateModel) holds(conditions []command.Condition) bool {
-	return !slices.ContainsFunc(conditions, func(c command.Condition) bool {
-		if c.Kind == command.CondVersion {
-			return m.versions[string(c.Key)] != c.Version
-		}
-		return !bytes.Equal(m.digest(c), c.Digest)
-	})
+func (m *stateModel) holds(c command.Condition) bool {
+	value, present := m.values[string(c.Key)]
+	switch c.Kind {
+	case command.CondVersion:
+		return m.versions[string(c.Key)] == c.Version
+	case command.CondPresent:
+		return present
+	case command.CondValue:
+		return present && value == string(c.Value)
+	}
+	d := m.digest(c)
+	return c.Count == d.Count() && bytes.Equal(d.Sum(), c.Digest)
 }
 
-func (m *stateModel) digest(c command.Condition) []byte {
+func (m *stateModel) digest(c command.Condition) *storage.RangeDigest {
 	d := storage.NewRangeDigest()
 	for _, key := range slices.Sorted(maps.Keys(m.versions)) {
 		if key >= string(c.Key) && (!c.HasLimit || key < string(c.Limit)) {
 			d.Add([]byte(key), m.versions[key])
 		}
 	}
-	return d.Sum()
+	return d
 }
 
 func (m *stateModel) contents() []string {
@@ -245,7 +330,7 @@ func (m *stateModel) contents() []string {
 
 // logGen draws a log in which sessions, sequence numbers, keys and conditions meet
 // often. The conditions are drawn with a model at hand, so that many hold.
-func drawLog(t *rapid.T) (logs []*raft.Log, results []command.Result, m *stateModel) {
+func drawLog(t *rapid.T) (logs []*raft.Log, results []string, m *stateModel) {
 	m = newStateModel()
 	var sessions []uint64
 	index := uint64(0)
@@ -253,7 +338,7 @@ func drawLog(t *rapid.T) (logs []*raft.Log, results []command.Result, m *stateMo
 	for range rapid.IntRange(1, 40).Draw(t, "entries") {
 		index += rapid.Uint64Range(1, 2).Draw(t, "step") // no-ops do not get here
 		var l *raft.Log
-		switch rapid.IntRange(0, 9).Draw(t, "what") {
+		switch what := rapid.IntRange(0, 12).Draw(t, "what"); what {
 		case 0:
 			l = registerEntry(index)
 			sessions = append(sessions, index)
@@ -266,8 +351,12 @@ func drawLog(t *rapid.T) (logs []*raft.Log, results []command.Result, m *stateMo
 		default:
 			session := rapid.SampledFrom(append([]uint64{999}, sessions...)).Draw(t, "session")
 			seq := rapid.Uint64Range(1, 12).Draw(t, "seq")
-			low := rapid.Uint64Range(0, min(seq, 5)).Draw(t, "low")
-			l = writeEntry(index, session, seq, low, drawWrites(t, m, index, key)...)
+			if what == 4 {
+				l = resolveEntry(index, session, seq)
+				break
+			}
+			low := rapid.Uint64Range(0, 10).Draw(t, "low")
+			l = keepingEntry(index, session, seq, low, drawSpans(t, low), drawWrites(t, m, index, seq, key)...)
 		}
 		logs = append(logs, l)
 		results = append(results, m.apply(t, l))
@@ -275,7 +364,18 @@ func drawLog(t *rapid.T) (logs []*raft.Log, results []command.Result, m *stateMo
 	return logs, results, m
 }
 
-func drawWrites(t *rapid.T, m *stateModel, index uint64, key *rapid.Generator[string]) []command.Write {
+// drawSpans draws what a sender wants to be kept below low.
+func drawSpans(t *rapid.T, low uint64) (spans []command.Span) {
+	for from := uint64(0); from < low && rapid.Bool().Draw(t, "keep"); {
+		first := rapid.Uint64Range(from, low-1).Draw(t, "first")
+		s := command.Span{First: first, Count: rapid.Uint64Range(1, low-first).Draw(t, "count")}
+		spans = append(spans, s)
+		from = s.End()
+	}
+	return spans
+}
+
+func drawWrites(t *rapid.T, m *stateModel, index, seq uint64, key *rapid.Generator[string]) []command.Write {
 	// The writes of one entry see each other.
 	ahead := newStateModel()
 	ahead.values, ahead.versions = maps.Clone(m.values), maps.Clone(m.versions)
@@ -283,33 +383,40 @@ func drawWrites(t *rapid.T, m *stateModel, index uint64, key *rapid.Generator[st
 	for i := range writes {
 		w := &writes[i]
 		for range rapid.IntRange(0, 2).Draw(t, "conditions") {
-			c := command.Condition{Kind: command.CondVersion, Key: []byte(key.Draw(t, "key"))}
+			c := command.Condition{Kind: command.ConditionKind(rapid.IntRange(1, 4).Draw(t, "kind")), Key: []byte(key.Draw(t, "key"))}
 			right := rapid.IntRange(0, 4).Draw(t, "right") > 0
-			if rapid.Bool().Draw(t, "version") {
+			switch c.Kind {
+			case command.CondVersion:
 				c.Version = ahead.versions[string(c.Key)]
 				if !right {
 					c.Version = rapid.Uint64Range(0, index).Draw(t, "version")
 				}
-			} else {
-				c.Kind = command.CondRange
+			case command.CondValue:
+				c.Value = []byte(ahead.values[string(c.Key)])
+				if !right {
+					c.Value = []byte(m.values[string(c.Key)])
+				}
+			case command.CondRange:
 				if c.HasLimit = rapid.Bool().Draw(t, "has limit"); c.HasLimit {
 					c.Limit = []byte(key.Draw(t, "limit"))
 				}
-				if c.Digest = ahead.digest(c); !right {
-					c.Digest = m.digest(c)
+				d := ahead.digest(c)
+				if !right {
+					d = m.digest(c)
 				}
+				c.Count, c.Digest = d.Count(), d.Sum()
 			}
 			w.Conditions = append(w.Conditions, c)
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "ops") {
-			if rapid.IntRange(0, 2).Draw(t, "delete") == 0 {
-				w.Ops = append(w.Ops, deleteOp(key.Draw(t, "key")))
-			} else {
-				w.Ops = append(w.Ops, putOp(key.Draw(t, "key"), rapid.StringN(0, 2, -1).Draw(t, "value")))
+			op := putOp(key.Draw(t, "key"), rapid.StringN(0, 2, -1).Draw(t, "value"))
+			if op.Kind = command.OpKind(rapid.IntRange(0, 2).Draw(t, "op")); op.Kind == command.OpDelete {
+				op.Value = nil
 			}
+			w.Ops = append(w.Ops, op)
 		}
-		if ahead.holds(w.Conditions) {
-			ahead.write(w.Ops, index)
+		if !slices.ContainsFunc(w.Conditions, func(c command.Condition) bool { return !ahead.holds(c) }) {
+			ahead.write(w.Ops, index, seq+uint64(i))
 		}
 	}
 	return writes
@@ -338,8 +445,8 @@ func TestTheSameLogGivesTheSameState(t *testing.T) {
 						t.Fatalf("%s: an entry that was replayed gave %+v", name, r)
 					}
 				}
-				if !reflect.DeepEqual(got[replayed:], want[from:to]) {
-					t.Fatalf("%s: entries %d to %d gave\n%+v, want\n%+v", name, from, to, got[replayed:], want[from:to])
+				if told := toldAll(got[replayed:]); !slices.Equal(told, want[from:to]) {
+					t.Fatalf("%s: entries %d to %d gave\n%q, want\n%q", name, from, to, told, want[from:to])
 				}
 				from = to
 			}
@@ -378,31 +485,48 @@ func TestEachCommandIsAppliedOnce(t *testing.T) {
 	put := func(index, seq, low uint64, value string) *raft.Log {
 		return writeEntry(index, 1, seq, low, ops(putOp("k", value)))
 	}
+	kept := []command.Span{{First: 5, Count: 1}}
+	unless := func(index uint64, version uint64) *raft.Log {
+		return writeEntry(index, 1, 7, 4, command.Write{Conditions: []command.Condition{versionIs("k", version)}, Ops: []command.Op{putOp("k", "k")}})
+	}
 	for _, test := range []struct {
 		name string
 		log  *raft.Log
-		want command.Result
+		want string
 		then string // the content
 	}{
-		{"the first", put(2, 1, 0, "a"), command.Result{Index: 2}, "k=a@2"},
-		{"the first again", put(3, 1, 0, "a"), command.Result{Index: 2}, "k=a@2"},
-		{"one out of order", put(4, 5, 1, "b"), command.Result{Index: 4}, "k=b@4"},
-		{"one before that, which came late", put(5, 3, 1, "c"), command.Result{Index: 5}, "k=c@5"},
-		{"the same number with other writes", put(6, 5, 1, "d"), command.Result{Index: 4}, "k=c@5"},
-		{"one that raises the low mark", put(7, 6, 4, "e"), command.Result{Index: 7}, "k=e@7"},
-		{"one below the low mark, applied before", put(8, 3, 4, "f"), command.Result{Status: command.StatusForgotten}, "k=e@7"},
-		{"one below the low mark, never seen", put(9, 2, 0, "g"), command.Result{Status: command.StatusForgotten}, "k=e@7"},
-		{"one at the low mark, never seen", put(10, 4, 4, "h"), command.Result{Index: 10}, "k=h@10"},
-		{"one of a session that does not exist", writeEntry(11, 2, 1, 0, ops(putOp("k", "i"))), command.Result{Status: command.StatusNoSession}, "k=h@10"},
-		{"one of session 0", writeEntry(12, 0, 1, 0, ops(putOp("k", "j"))), command.Result{Status: command.StatusNoSession}, "k=h@10"},
-		{"one that is rejected", writeEntry(13, 1, 7, 4, command.Write{Conditions: []command.Condition{versionIs("k", 1)}, Ops: []command.Op{putOp("k", "k")}}),
-			command.Result{Index: 13, Rejected: []uint32{0}}, "k=h@10"},
-		{"one that is rejected, again when it would hold", writeEntry(14, 1, 7, 4, command.Write{Conditions: []command.Condition{versionIs("k", 10)}, Ops: []command.Op{putOp("k", "k")}}),
-			command.Result{Index: 13, Rejected: []uint32{0}}, "k=h@10"},
+		{"the first", put(2, 1, 0, "a"), "1:@2", "k=a@2"},
+		{"the first again", put(3, 1, 0, "a"), "1:@2", "k=a@2"},
+		{"one out of order", put(4, 5, 1, "b"), "5:@4", "k=b@4"},
+		{"one before that, which came late", put(5, 3, 1, "c"), "3:@5", "k=c@5"},
+		{"the same number with other writes", put(6, 5, 1, "d"), "5:@4", "k=c@5"},
+		{"one that raises the low mark", put(7, 6, 4, "e"), "6:@7", "k=e@7"},
+		{"one below the low mark, applied before", put(8, 3, 4, "f"), "3:forgotten", "k=e@7"},
+		{"one below the low mark, never seen", put(9, 2, 0, "g"), "2:forgotten", "k=e@7"},
+		{"one at the low mark, never seen", put(10, 4, 4, "h"), "4:@10", "k=h@10"},
+		{"one of a session that does not exist", writeEntry(11, 2, 1, 0, ops(putOp("k", "i"))), "no session", "k=h@10"},
+		{"one of session 0", writeEntry(12, 0, 1, 0, ops(putOp("k", "j"))), "no session", "k=h@10"},
+		{"one that is rejected", unless(13, 1), "7:rejected@13/0", "k=h@10"},
+		{"one that is rejected, again when it would hold", unless(14, 10), "7:rejected@13/0", "k=h@10"},
+		{"several, of which two have been seen", writeEntry(15, 1, 6, 4, ops(putOp("k", "6")), ops(putOp("k", "7")), ops(putOp("k", "8")), ops(putOp("k", "9"))),
+			"6:@7 7:rejected@13/0 8:@15 9:@15", "k=9@15"},
+		{"a question for one that was applied", resolveEntry(16, 1, 8), "8:@15", "k=9@15"},
+		{"a question for one that was rejected", resolveEntry(17, 1, 7), "7:rejected@13/0", "k=9@15"},
+		{"a question for one that has not come", resolveEntry(18, 1, 11), "11:cancelled", "k=9@15"},
+		{"the question again", resolveEntry(19, 1, 11), "11:cancelled", "k=9@15"},
+		{"that one, which came after the question, among others", writeEntry(20, 1, 10, 4, ops(putOp("k", "10")), ops(putOp("k", "11"))), "10:@20 11:cancelled", "k=10@20"},
+		{"a question for one that is forgotten", resolveEntry(21, 1, 3), "3:forgotten", "k=10@20"},
+		{"a question for one of a session that does not exist", resolveEntry(22, 2, 1), "no session", "k=10@20"},
+		{"one that raises the low mark, and keeps an outcome", keepingEntry(23, 1, 13, 12, kept, ops(putOp("k", "13"))), "13:@23", "k=13@23"},
+		{"a question for the outcome that is kept", resolveEntry(24, 1, 5), "5:@4", "k=13@23"},
+		{"a question for one that is not", resolveEntry(25, 1, 6), "6:forgotten", "k=13@23"},
+		{"one that wants to keep what is forgotten", keepingEntry(26, 1, 6, 13, []command.Span{{First: 5, Count: 3}}, ops(putOp("k", "6"))), "6:forgotten", "k=13@23"},
+		{"one that came late and keeps less", keepingEntry(27, 1, 14, 12, nil, ops(putOp("k", "14"))), "14:@27", "k=14@27"},
+		{"one that was kept, and is no more", put(28, 5, 13, "5"), "5:forgotten", "k=14@27"},
 	} {
-		got := m.results(t, test.log)[0]
-		if !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
+		got := told(m.results(t, test.log)[0])
+		if got != test.want {
+			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
 		}
 		if got := contents(t, m.store.Load()); !slices.Equal(got, []string{test.then}) {
 			t.Errorf("%s: then the state is %q, want %q", test.name, got, test.then)
@@ -421,9 +545,8 @@ func TestEachCommandIsAppliedOnceInOneBatch(t *testing.T) {
 	got := m.results(t, registerEntry(1),
 		writeEntry(2, 1, 1, 0, ops(putOp("k", "a"))),
 		writeEntry(3, 1, 1, 0, ops(putOp("k", "a"))))
-	want := []command.Result{{Index: 1}, {Index: 2}, {Index: 2}}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, want %+v", got, want)
+	if got, want := toldAll(got), []string{"", "1:@2", "1:@2"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 	if got := contents(t, m.store.Load()); !slices.Equal(got, []string{"k=a@2"}) {
 		t.Errorf("the state is %q", got)
@@ -449,10 +572,8 @@ func TestTheSessionSilentForLongestIsForgotten(t *testing.T) {
 		writeEntry(last+7, last+2, 1, 0, ops(putOp("new", "d"))),
 		writeEntry(last+8, first, 1, 0, ops(putOp("first", "e"))),
 	)
-	want := []command.Result{
-		{Index: last + 1}, {Index: last + 2}, {Status: command.StatusNoSession}, {Index: last + 1},
-		{Index: last + 5}, {Status: command.StatusNoSession}, {Index: last + 7}, {Index: last + 1},
-	}
+	again := fmt.Sprintf("1:@%d", last+1)
+	want := []string{again, "", "no session", again, "", "no session", fmt.Sprintf("1:@%d", last+7), again}
 	var sum [sha256.Size]byte
 	for i, size := range []int{len(logs), 1, 7, maxSessions} {
 		m := freshMachine(t)
@@ -463,8 +584,8 @@ func TestTheSessionSilentForLongestIsForgotten(t *testing.T) {
 				m = newMachine(t, m.store.Load())
 			}
 		}
-		if !reflect.DeepEqual(got[last:], want) {
-			t.Errorf("batches of %d: got %+v, want %+v", size, got[last:], want)
+		if got := toldAll(got[last:]); !slices.Equal(got, want) {
+			t.Errorf("batches of %d: got %q, want %q", size, got, want)
 		}
 		if len(m.sessions) != maxSessions {
 			t.Errorf("batches of %d: %d sessions", size, len(m.sessions))
@@ -524,10 +645,6 @@ func TestConditionsSeeEarlierWrites(t *testing.T) {
 		{"a deletion of what is not there", []command.Op{deleteOp("x")}, rangeHolds("", nil, all...), true},
 	} {
 		guarded := command.Write{Conditions: []command.Condition{test.cond}, Ops: []command.Op{putOp("done", "")}}
-		want := []uint32{1}
-		if test.holds {
-			want = nil
-		}
 		begin := []*raft.Log{registerEntry(1), writeEntry(2, 1, 1, 0, ops(putOp("a", ""), putOp("b", ""), putOp("c", "")))}
 		for how, batches := range map[string][][]*raft.Log{
 			"in the same entry":           {begin, {writeEntry(5, 1, 2, 0, ops(test.earlier...), guarded)}},
@@ -535,7 +652,7 @@ func TestConditionsSeeEarlierWrites(t *testing.T) {
 			"in the same batch as all":    {append(begin[:2:2], writeEntry(5, 1, 2, 0, ops(test.earlier...)), writeEntry(6, 1, 3, 0, ops(), guarded))},
 			"in an earlier batch":         {begin, {writeEntry(5, 1, 2, 0, ops(test.earlier...))}, {writeEntry(6, 1, 3, 0, ops(), guarded)}},
 			"after a conditional write":   {begin, {writeEntry(4, 1, 2, 0, command.Write{Conditions: []command.Condition{versionIs("x", 0)}}), writeEntry(5, 1, 3, 0, ops(test.earlier...)), writeEntry(6, 1, 4, 0, ops(), guarded)}},
-			"after a write of two halves": {begin, {writeEntry(5, 1, 2, 0, ops(), command.Write{Conditions: []command.Condition{versionIs("x", 0)}, Ops: test.earlier}), writeEntry(6, 1, 3, 0, ops(), guarded)}},
+			"after a write of two halves": {begin, {writeEntry(5, 1, 2, 0, ops(), command.Write{Conditions: []command.Condition{versionIs("x", 0)}, Ops: test.earlier}), writeEntry(6, 1, 4, 0, ops(), guarded)}},
 		} {
 			m := freshMachine(t)
 			var last command.Result
@@ -543,8 +660,8 @@ func TestConditionsSeeEarlierWrites(t *testing.T) {
 				results := m.results(t, batch...)
 				last = results[len(results)-1]
 			}
-			if !slices.Equal(last.Rejected, want) {
-				t.Errorf("%s, %s: rejected %v, want %v", test.name, how, last.Rejected, want)
+			if got := told(last); strings.HasSuffix(got, "/0") == test.holds {
+				t.Errorf("%s, %s: got %s", test.name, how, got)
 			}
 			if done, err := m.store.Load().Has([]byte("done"), nil); done != test.holds || err != nil {
 				t.Errorf("%s, %s: applied: %v, %v", test.name, how, done, err)
@@ -568,8 +685,8 @@ func TestAWriteIsAppliedAsAWhole(t *testing.T) {
 		guarded("d", versionIs("x", 2)),
 		command.Write{},
 	))[1]
-	if want := []uint32{1, 2, 4}; !slices.Equal(got.Rejected, want) {
-		t.Errorf("rejected %v, want %v", got.Rejected, want)
+	if got, want := told(got), "1:@2 2:rejected@2/1 3:rejected@2/0 4:@2 5:rejected@2/0 6:@2"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 	if got, want := contents(t, m.store.Load()), []string{"c1=@2", "c2=@2"}; !slices.Equal(got, want) {
 		t.Errorf("the state is %q, want %q", got, want)
@@ -589,9 +706,8 @@ func TestALargeBatchIsWrittenInParts(t *testing.T) {
 		writeEntry(4, 1, 3, 0, command.Write{Conditions: []command.Condition{versionIs("a", 2), rangeHolds("b", nil, versioned{"b", 3})}, Ops: []command.Op{deleteOp("a")}}),
 		writeEntry(5, 1, 3, 0, ops(putOp("again", ""))),
 	)
-	want := []command.Result{{Index: 1}, {Index: 2}, {Index: 3}, {Index: 4}, {Index: 4}}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, want %+v", got, want)
+	if got, want := toldAll(got), []string{"", "1:@2", "2:@3", "3:@4", "3:@4"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 	if before != 0 || m.applied.value() != 5 {
 		t.Errorf("applied %d", m.applied.value())
@@ -630,7 +746,7 @@ func TestAMachineThatCannotApplyStops(t *testing.T) {
 		{"an empty entry", nil, entry(4, nil), command.ErrMalformed},
 		{"a later version", nil, entry(4, []byte{command.Version + 1, 2}), command.ErrMalformed},
 		{"an unknown kind", nil, entry(4, []byte{command.Version, 99}), command.ErrMalformed},
-		{"an unknown condition", nil, entry(4, append(command.EncodeWrites(1, 2, 1, [][]byte{{0x91, 9, 0xc4, 0, 0, 0x90}}), []byte(nil)...)), command.ErrMalformed},
+		{"an unknown condition", nil, entry(4, append(command.EncodeWrites(1, 2, 1, nil, [][]byte{{0x91, 9, 0xc4, 0, 0, 0x90}}), []byte(nil)...)), command.ErrMalformed},
 		{"a state that takes no writes", func(m *machine) { _ = m.store.Load().Close() }, writeEntry(4, 1, 2, 1), leveldb.ErrClosed},
 		{"a cluster id that cannot be kept", func(m *machine) { m.onCluster = func([]byte) error { return cause } },
 			entry(4, command.EncodeInit(make([]byte, 16))), cause},

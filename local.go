@@ -59,14 +59,28 @@ func (l *local) has(ctx context.Context, c Consistency, key []byte, ro *opt.Read
 	return ret, err
 }
 
-func (l *local) write(ctx context.Context, encoded []byte) (version uint64, err error) {
+func (l *local) write(ctx context.Context, encoded []byte, token Token) (r receipt, err error) {
 	begun := time.Now()
 	defer func() { l.n.counters.wrote(begun, err) }()
 	if err := l.n.begin(); err != nil {
-		return 0, because(ErrNotApplied, err)
+		if token != "" {
+			return r, &unknownOutcome{token, err}
+		}
+		return r, because(ErrNotApplied, err)
 	}
 	defer l.n.ops.Done()
+	if token != "" {
+		return l.n.proposer.repeat(ctx, token, encoded)
+	}
 	return l.n.proposer.write(ctx, encoded)
+}
+
+func (l *local) resolve(ctx context.Context, token Token) (receipt, error) {
+	if err := l.n.begin(); err != nil {
+		return receipt{}, &unknownOutcome{token, err}
+	}
+	defer l.n.ops.Done()
+	return l.n.proposer.resolve(ctx, token)
 }
 
 func (l *local) view(ctx context.Context, c Consistency) (v view, err error) {

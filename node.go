@@ -124,7 +124,7 @@ func New(addr string, o Options) (*Node, error) {
 	n.readiness.due = make(chan struct{}, 1)
 	n.leadership.init()
 	n.membership.init()
-	n.proposer = newProposer(n.ctx, n, n.retryPolicy())
+	n.proposer = newProposer(n.ctx, n, n.retryPolicy(), n.knownClusterID)
 	return n, nil
 }
 

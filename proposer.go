@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/wire"
 )
 
 // A proposal carries the writes that were waiting when it set out.
@@ -21,7 +20,7 @@ const (
 	maxProposalWrites = 4096
 	// maxInFlight is how many proposals a proposer has under way. More than one
 	// keeps the leader's disk busy while followers sync; many would leave nothing
-	// to group. Far below command.MaxResults.
+	// to group. Far below command.MaxOutcomes.
 	maxInFlight = 4
 )
 
@@ -35,33 +34,6 @@ type router interface {
 	leaderChanged() <-chan struct{}
 }
 
-// retryPolicy says how attempts are repeated.
-type retryPolicy struct {
-	wait  time.Duration // before the first repetition; doubles up to 16 times itself
-	count int           // repetitions; 0: no limit
-}
-
-// pause waits before repetition number n (from 0), or returns the reason not to
-// repeat.
-func (p retryPolicy) pause(ctx context.Context, n int, early <-chan struct{}) error {
-	if p.count > 0 && n >= p.count {
-		return errRetriesUsedUp
-	}
-	d := p.wait << min(n, 4)
-	timer := time.NewTimer(d/2 + rand.N(d/2+1))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-early:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-var errRetriesUsedUp = errors.New("retries used up")
-
 // proposer groups the writes of a node or client into proposals, numbers them
 // under a session, and repeats them until their outcome is known. It is safe for
 // concurrent use.
@@ -70,20 +42,19 @@ var errRetriesUsedUp = errors.New("retries used up")
 // maxInFlight are under way, and a proposal that is done goes on with what has
 // gathered meanwhile.
 type proposer struct {
-	router router
-	retry  retryPolicy
-	ctx    context.Context // ends with the owner, whose error is its cause
-	wg     sync.WaitGroup  // proposals under way
+	router  router
+	retry   retryPolicy
+	ctx     context.Context // ends with the owner, whose error is its cause
+	cluster func() wire.ClusterID
+	wg      sync.WaitGroup // proposals under way
 
 	registering chan struct{} // holds a token while a session is opened
 
-	mu          sync.Mutex // guards what follows, and the mutable fields of groups
-	closed      bool
-	waiting     []*pendingWrite
-	inFlight    int
-	session     uint64 // 0: none yet
-	lastSeq     uint64
-	outstanding []uint64 // numbers in use, ascending
+	mu       sync.Mutex // guards what follows, and the mutable fields of groups
+	closed   bool
+	waiting  []*pendingWrite
+	inFlight int
+	numbers  numbering
 }
 
 // pendingWrite is a write whose caller waits.
@@ -92,16 +63,16 @@ type pendingWrite struct {
 	done    chan writeOutcome // buffered: nobody waits for a caller that has left
 	group   *group            // nil while waiting to be taken
 	left    bool              // the caller has gone
+	alone   bool              // in a group of its own
 }
 
 type writeOutcome struct {
-	version uint64
+	receipt receipt
 	err     error
 }
 
 // group is the writes of one proposal.
 type group struct {
-	seq    uint64
 	ctx    context.Context // ends when all callers have left
 	cancel context.CancelCauseFunc
 
@@ -110,27 +81,28 @@ type group struct {
 	// exposed: an attempt is under way, or has ended without telling whether the
 	// command reached the log. From then on the group must not change.
 	exposed bool
-	cmd     []byte // what was sent, once ambiguous
-	session uint64 // under which
-	lastErr error  // the most telling so far
+	cmd     []byte       // what is sent, while exposed
+	session uint64       // under which
+	span    command.Span // the numbers of the writes
+	unknown bool         // a caller was told so, with a token for one of the numbers
+	lastErr error        // the most telling so far
 }
 
-func newProposer(ctx context.Context, r router, retry retryPolicy) *proposer {
-	return &proposer{router: r, retry: retry, ctx: ctx, registering: make(chan struct{}, 1)}
+func newProposer(ctx context.Context, r router, retry retryPolicy, cluster func() wire.ClusterID) *proposer {
+	return &proposer{router: r, retry: retry, ctx: ctx, cluster: cluster, registering: make(chan struct{}, 1)}
 }
 
-// write proposes one encoded write and returns the log index at which it took
-// effect. The error is ErrNotApplied, ErrUnknownOutcome or ErrConflict, with a
+// write proposes one encoded write. The error is one of the three kinds, with a
 // cause.
-func (p *proposer) write(ctx context.Context, encoded []byte) (uint64, error) {
+func (p *proposer) write(ctx context.Context, encoded []byte) (receipt, error) {
 	if ctx.Err() != nil {
-		return 0, because(ErrNotApplied, context.Cause(ctx))
+		return receipt{}, because(ErrNotApplied, context.Cause(ctx))
 	}
 	w := &pendingWrite{encoded: encoded, done: make(chan writeOutcome, 1)}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		return 0, because(ErrNotApplied, ErrNotRunning)
+		return receipt{}, because(ErrNotApplied, ErrNotRunning)
 	}
 	p.waiting = append(p.waiting, w)
 	if p.inFlight < maxInFlight {
@@ -141,7 +113,7 @@ func (p *proposer) write(ctx context.Context, encoded []byte) (uint64, error) {
 
 	select {
 	case o := <-w.done:
-		return o.version, o.err
+		return o.receipt, o.err
 	case <-ctx.Done():
 		return p.leave(ctx, w)
 	}
@@ -149,34 +121,40 @@ func (p *proposer) write(ctx context.Context, encoded []byte) (uint64, error) {
 
 // leave takes back a write whose caller waits no longer, if that is still
 // possible.
-func (p *proposer) leave(ctx context.Context, w *pendingWrite) (uint64, error) {
+func (p *proposer) leave(ctx context.Context, w *pendingWrite) (receipt, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
 	case o := <-w.done:
-		return o.version, o.err
+		return o.receipt, o.err
 	default:
 	}
-	is := func(other *pendingWrite) bool { return other == w }
 	g := w.group
 	if g == nil {
-		p.waiting = slices.DeleteFunc(p.waiting, is)
-		return 0, because(ErrNotApplied, context.Cause(ctx))
+		p.waiting = slices.DeleteFunc(p.waiting, func(other *pendingWrite) bool { return other == w })
+		return receipt{}, because(ErrNotApplied, context.Cause(ctx))
 	}
+	at := slices.Index(g.writes, w)
 	cause := gaveUp(context.Cause(ctx), g.lastErr)
-	if !g.exposed {
-		g.writes = slices.DeleteFunc(g.writes, is)
-	} else {
+	err := because(ErrNotApplied, cause)
+	if g.exposed {
+		err = p.unknown(g, at, cause)
 		w.left = true
 		g.left++
+	} else {
+		g.writes = slices.Delete(g.writes, at, at+1)
 	}
 	if g.left >= len(g.writes) {
 		g.cancel(context.Canceled)
 	}
-	if g.exposed {
-		return 0, because(ErrUnknownOutcome, cause)
-	}
-	return 0, because(ErrNotApplied, cause)
+	return receipt{}, err
+}
+
+// unknown is the error of the write at a position of an exposed group whose outcome its
+// caller will not hear of; the caller holds mu.
+func (p *proposer) unknown(g *group, at int, cause error) error {
+	g.unknown = true
+	return &unknownOutcome{tokenOf(p.cluster(), g.session, g.span.First+uint64(at)), cause}
 }
 
 // work takes groups until none is left.
@@ -198,28 +176,31 @@ func (p *proposer) take() *group {
 	n, size := 0, 0
 	for n < len(p.waiting) && n < maxProposalWrites {
 		size += len(p.waiting[n].encoded)
-		if n > 0 && size > maxProposalBytes {
+		if n > 0 && (size > maxProposalBytes || p.waiting[n].alone) {
 			break
 		}
 		n++
+		if p.waiting[n-1].alone {
+			break
+		}
 	}
-	p.lastSeq++
-	g := &group{seq: p.lastSeq, writes: slices.Clone(p.waiting[:n])}
+	g := &group{writes: slices.Clone(p.waiting[:n])}
 	g.ctx, g.cancel = context.WithCancelCause(p.ctx)
 	p.waiting = slices.Delete(p.waiting, 0, n)
-	p.outstanding = append(p.outstanding, g.seq)
 	for _, w := range g.writes {
 		w.group = g
 	}
 	return g
 }
 
-// release ends a group; its number will never be used again.
+// release ends a group; its numbers will never be sent again.
 func (p *proposer) release(g *group) {
 	g.cancel(nil)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.outstanding = slices.DeleteFunc(p.outstanding, func(seq uint64) bool { return seq == g.seq })
+	if g.exposed {
+		p.numbers.retire(g.session, g.span, g.unknown)
+	}
 }
 
 // propose repeats a group until its outcome is known or nobody waits for it.
@@ -247,63 +228,67 @@ func (p *proposer) attempt(g *group) error {
 	if err != nil {
 		return err
 	}
-	cmd, again := p.expose(g, session)
+	cmd, again, err := p.expose(g, session)
 	if cmd == nil {
-		return nil // all callers have taken their writes back
+		return err // if nil, all callers have taken their writes back
 	}
 	res, err := p.router.send(g.ctx, cmd)
 	switch {
 	case err == nil:
+	case errors.Is(err, ErrTooLarge) && !again:
+		p.hide(g)
+		p.refuse(g, err)
+		return nil
 	case errors.Is(err, ErrNotApplied) && !again:
 		p.hide(g)
 		return err
 	default:
 		return err
 	}
-	switch res.Status {
-	case command.StatusOK:
-		p.settle(g, res)
-		return nil
-	case command.StatusNoSession:
-		p.dropSession(g.session)
-		if !again {
-			p.hide(g)
-			return errSessionGone
-		}
+	if res.Status == command.StatusOK {
+		return p.settle(g, res)
+	}
+	p.dropSession(g.session)
+	if !again {
+		p.hide(g)
+		return ErrSessionExpired
 	}
 	// An earlier attempt may have been applied, and is no longer remembered.
-	p.fail(g, errSessionGone)
+	p.fail(g, ErrSessionExpired)
 	return nil
 }
 
-var errSessionGone = errors.New("the session has expired")
-
 // expose returns the command to send, and whether it was sent before. A command
 // that may be in the log is repeated as it was.
-func (p *proposer) expose(g *group, session uint64) (cmd []byte, again bool) {
+func (p *proposer) expose(g *group, session uint64) (cmd []byte, again bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if g.exposed {
-		return g.cmd, true
-	}
-	if len(g.writes) == 0 {
-		return nil, false
+	switch {
+	case g.exposed:
+		return g.cmd, true, nil
+	case len(g.writes) == 0:
+		return nil, false, nil
+	case session != p.numbers.session: // another proposal has found it expired
+		return nil, false, ErrSessionExpired
 	}
 	encoded := make([][]byte, len(g.writes))
 	for i, w := range g.writes {
 		encoded[i] = w.encoded
 	}
-	g.cmd = command.EncodeWrites(session, g.seq, p.outstanding[0], encoded)
-	g.session = session
+	g.session, g.span = session, p.numbers.take(len(g.writes))
+	low, kept := p.numbers.marks()
+	g.cmd = command.EncodeWrites(session, g.span.First, low, kept, encoded)
 	g.exposed = true
-	return g.cmd, false
+	return g.cmd, false, nil
 }
 
-// hide takes back expose, after an attempt that certainly had no effect.
+// hide takes back expose, after an attempt that certainly had no effect. The numbers
+// are not used again, since callers that have left may ask for them.
 func (p *proposer) hide(g *group) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	g.exposed = false
+	p.numbers.retire(g.session, g.span, g.unknown)
+	g.exposed, g.unknown = false, false
 	g.cmd = nil
 	if g.left > 0 { // they were told that the outcome is unknown: it is not applied
 		g.writes = slices.DeleteFunc(g.writes, func(w *pendingWrite) bool { return w.left })
@@ -311,30 +296,54 @@ func (p *proposer) hide(g *group) {
 	}
 }
 
-// settle tells the callers the outcome.
-func (p *proposer) settle(g *group, res command.Result) {
+// settle tells the callers the outcome. An error means that it is nonsense.
+func (p *proposer) settle(g *group, res command.Result) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, w := range g.writes {
-		o := writeOutcome{version: res.Index}
-		if _, rejected := slices.BinarySearch(res.Rejected, uint32(i)); rejected {
-			o = writeOutcome{err: ErrConflict}
-		}
-		w.done <- o
+	if !covers(res.Outcomes, g.span) {
+		return fmt.Errorf("%w: a result of %d writes that does not tell of them all", errMalformed, len(g.writes))
 	}
+	outcomes := res.Outcomes
+	for i, w := range g.writes {
+		seq := g.span.First + uint64(i)
+		if outcomes[0].End() <= seq {
+			outcomes = outcomes[1:]
+		}
+		r, err := decided(outcomes[0], seq, w.encoded)
+		if err == ErrSessionExpired {
+			err = p.unknown(g, i, err)
+		}
+		w.done <- writeOutcome{r, err}
+	}
+	return nil
 }
 
 // fail tells the callers that the group is given up.
 func (p *proposer) fail(g *group, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	kind := ErrNotApplied
-	if g.exposed {
-		kind = ErrUnknownOutcome
+	for i, w := range g.writes {
+		err := because(ErrNotApplied, cause)
+		if g.exposed {
+			err = p.unknown(g, i, cause)
+		}
+		w.done <- writeOutcome{err: err}
+	}
+}
+
+// refuse deals with a group of which the other side says that something is too large.
+// Its writes are sent one by one, to see which.
+func (p *proposer) refuse(g *group, cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(g.writes) == 1 {
+		g.writes[0].done <- writeOutcome{err: cause}
+		return
 	}
 	for _, w := range g.writes {
-		w.done <- writeOutcome{err: because(kind, cause)}
+		w.group, w.alone = nil, true
 	}
+	p.waiting = append(slices.Clone(g.writes), p.waiting...)
 }
 
 // openSession returns the session to write under, and opens one if there is none.
@@ -346,7 +355,7 @@ func (p *proposer) openSession(ctx context.Context) (uint64, error) {
 		return 0, context.Cause(ctx)
 	}
 	p.mu.Lock()
-	session := p.session
+	session := p.numbers.session
 	p.mu.Unlock()
 	if session != 0 {
 		return session, nil
@@ -358,15 +367,15 @@ func (p *proposer) openSession(ctx context.Context) (uint64, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.session = res.Index
+	p.numbers = numbering{session: res.Index}
 	return res.Index, nil
 }
 
 func (p *proposer) dropSession(session uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.session == session {
-		p.session = 0
+	if p.numbers.session == session {
+		p.numbers = numbering{}
 	}
 }
 
@@ -381,42 +390,4 @@ func (p *proposer) close() {
 	p.waiting = nil
 	p.mu.Unlock()
 	p.wg.Wait()
-}
-
-// gaveUp says why a request is not repeated, and how its latest attempt ended.
-func gaveUp(reason, last error) error {
-	if last == nil {
-		return reason
-	}
-	return &givenUp{reason, last}
-}
-
-// moreTelling is the error to keep of two attempts: the later one, unless that
-// only says that a node was not there.
-func moreTelling(earlier, later error) error {
-	if earlier != nil && errors.Is(later, ErrUnreachable) && !errors.Is(earlier, ErrUnreachable) {
-		return earlier
-	}
-	return later
-}
-
-type givenUp struct{ reason, last error }
-
-func (e *givenUp) Error() string { return fmt.Sprintf("%v; last attempt: %v", e.reason, e.last) }
-
-// Is leaves out what the last attempt says of its effect: an earlier one may have
-// had another.
-func (e *givenUp) Is(target error) bool {
-	if target == ErrNotApplied || target == ErrUnknownOutcome {
-		return errors.Is(e.reason, target)
-	}
-	return errors.Is(e.reason, target) || errors.Is(e.last, target)
-}
-
-// because joins a kind and its cause into one line, for the facade to wrap.
-func because(kind, cause error) error {
-	if cause == nil {
-		return kind
-	}
-	return fmt.Errorf("%w: %w", kind, cause)
 }

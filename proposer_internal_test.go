@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/wire"
 )
 
 // attempt is one call of send, which the test answers.
@@ -32,13 +34,35 @@ type sendAnswer struct {
 	err    error
 }
 
-func (a *attempt) ok(index uint64, rejected ...uint32) {
-	a.reply(command.Result{Index: index, Rejected: rejected}, nil)
+// ok says that the command was applied at a log index, but for the writes at some
+// positions.
+func (a *attempt) ok(index uint64, rejected ...uint64) {
+	o := command.Outcome{Span: a.span(), Index: index}
+	for _, i := range rejected {
+		o.Rejected = append(o.Rejected, command.Rejection{Write: a.cmd.Seq + i})
+	}
+	a.tells(index, o)
+}
+
+// tells answers with outcomes.
+func (a *attempt) tells(index uint64, outcomes ...command.Outcome) {
+	if a.cmd.Kind == command.KindRegister {
+		outcomes = nil
+	}
+	a.reply(command.Result{Index: index, Outcomes: outcomes}, nil)
+}
+
+// span is the numbers that the attempt asks for.
+func (a *attempt) span() command.Span {
+	if a.cmd.Kind == command.KindResolve {
+		return command.Span{First: a.cmd.Seq, Count: 1}
+	}
+	return command.Span{First: a.cmd.Seq, Count: uint64(len(a.cmd.Writes))}
 }
 
 func (a *attempt) fail(err error) { a.reply(command.Result{}, err) }
 
-func (a *attempt) status(s command.Status) { a.reply(command.Result{Status: s}, nil) }
+func (a *attempt) noSession() { a.reply(command.Result{Status: command.StatusNoSession}, nil) }
 
 // reply answers, and returns when all that follows from it has happened.
 func (a *attempt) reply(r command.Result, err error) {
@@ -96,13 +120,16 @@ type proposerTest struct {
 
 const retryWait = time.Second
 
+func testClusterID() wire.ClusterID { return wire.ClusterID{1} }
+
 // inBubble runs a test of a proposer, and checks that nothing is left of it.
 func inBubble(t *testing.T, retries int, test func(*proposerTest)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, end := context.WithCancelCause(context.Background())
 		r := &scriptedRouter{t: t, attempts: make(chan *attempt, 100), changed: make(chan struct{})}
-		p := &proposerTest{newProposer(ctx, r, retryPolicy{wait: retryWait, count: retries}), t, r, end}
+		policy := retryPolicy{wait: retryWait, count: retries}
+		p := &proposerTest{newProposer(ctx, r, policy, testClusterID), t, r, end}
 		defer func() { // also if the test fails, or the bubble would complain in its place
 			end(ErrNotRunning)
 			p.close()
@@ -110,8 +137,8 @@ func inBubble(t *testing.T, retries int, test func(*proposerTest)) {
 		test(p)
 		end(ErrNotRunning)
 		p.close()
-		if p.inFlight != 0 || len(p.outstanding) != 0 || len(p.waiting) != 0 {
-			t.Errorf("left over: %d proposals, numbers %v, %d writes", p.inFlight, p.outstanding, len(p.waiting))
+		if p.inFlight != 0 || len(p.numbers.outstanding) != 0 || len(p.waiting) != 0 {
+			t.Errorf("left over: %d proposals, numbers %v, %d writes", p.inFlight, p.numbers.outstanding, len(p.waiting))
 		}
 	})
 }
@@ -131,8 +158,8 @@ func (p *proposerTest) write(key string) *caller {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &caller{p.t, key, cancel, make(chan writeOutcome, 1)}
 	go func() {
-		version, err := p.proposer.write(ctx, command.EncodeWrite(ops(putOp(key, ""))))
-		c.done <- writeOutcome{version, err}
+		r, err := p.proposer.write(ctx, command.EncodeWrite(ops(putOp(key, ""))))
+		c.done <- writeOutcome{r, err}
 	}()
 	synctest.Wait()
 	return c
@@ -148,8 +175,8 @@ func (c *caller) gets(version uint64, errs ...error) {
 	c.t.Helper()
 	select {
 	case o := <-c.done:
-		if o.version != version || (o.err == nil) != (len(errs) == 0) {
-			c.t.Errorf("%s: got %d, %v; want %d, %v", c.key, o.version, o.err, version, errs)
+		if o.receipt.version != version || (o.err == nil) != (len(errs) == 0) {
+			c.t.Errorf("%s: got %d, %v; want %d, %v", c.key, o.receipt.version, o.err, version, errs)
 		}
 		for _, want := range errs {
 			if !errors.Is(o.err, want) {
@@ -168,7 +195,7 @@ func (c *caller) waits() {
 	c.t.Helper()
 	select {
 	case o := <-c.done:
-		c.t.Errorf("%s: got %d, %v; should wait", c.key, o.version, o.err)
+		c.t.Errorf("%s: got %d, %v; should wait", c.key, o.receipt.version, o.err)
 	default:
 	}
 }
@@ -249,7 +276,7 @@ func TestWritesThatWaitAreGrouped(t *testing.T) {
 		late[1].gets(0, ErrConflict)
 		late[2].gets(14)
 		h := p.write("h")
-		p.nextWrite(7, 6, 4, "h").ok(15) // what came before the fourth is settled
+		p.nextWrite(7, 8, 4, "h").ok(15) // what came before the fourth is settled
 		fourth.ok(16)
 		for caller, version := range map[*caller]uint64{a: 12, c: 13, d: 16, h: 15} {
 			caller.gets(version)
@@ -346,7 +373,7 @@ func TestANewLeaderIsTriedAtOnce(t *testing.T) {
 		p.noAttempt()
 		close(p.router.changed)
 		synctest.Wait()
-		p.nextWrite(7, 1, 1, "a").ok(8)
+		p.nextWrite(7, 2, 2, "a").ok(8)
 		a.gets(8)
 		if passed := time.Since(begin); passed != 0 {
 			t.Errorf("after %v", passed) // of the bubble's time, which stands still
@@ -397,7 +424,7 @@ func TestAWriteIsTakenBackBeforeItIsSent(t *testing.T) {
 			}
 			b := p.write("b")
 			p.opens(7)
-			p.nextWrite(7, 2, 2, "b").ok(8)
+			p.nextWrite(7, 1, 1, "b").ok(8)
 			b.gets(8)
 		})
 	})
@@ -408,7 +435,7 @@ func TestAWriteIsTakenBackBeforeItIsSent(t *testing.T) {
 			group.callers[1].leaves()
 			group.callers[1].gets(0, ErrNotApplied, errCallerLeft, ErrNoLeader)
 			p.retries()
-			p.nextWrite(7, 5, 1, "a", "c").ok(8, 1)
+			p.nextWrite(7, 8, 1, "a", "c").ok(8, 1)
 			group.callers[0].gets(8)
 			group.callers[2].gets(0, ErrConflict)
 		})
@@ -474,7 +501,7 @@ func TestAWriteWithoutACallerIsNotSentAgain(t *testing.T) {
 		g.callers[0].gets(0, ErrUnknownOutcome)
 		g.attempt.fail(errNotLeader)
 		p.retries()
-		p.nextWrite(7, 5, 1, "b").ok(9)
+		p.nextWrite(7, 7, 1, "b").ok(9)
 		g.callers[1].gets(9)
 	})
 }
@@ -494,8 +521,8 @@ func TestAnAttemptForNobodyIsEnded(t *testing.T) {
 		}
 		p.retries()
 		p.noAttempt()
-		c := p.write("c") // and its number is not waited for
-		p.nextWrite(7, 6, 1, "c").ok(9)
+		c := p.write("c") // and its numbers are not waited for
+		p.nextWrite(7, 7, 1, "c").ok(9)
 		c.gets(9)
 	})
 }
@@ -507,7 +534,7 @@ func TestASessionThatIsGone(t *testing.T) {
 		inBubble(t, 0, func(p *proposerTest) {
 			a := p.write("a")
 			p.opens(7)
-			p.nextWrite(7, 1, 1, "a").status(command.StatusNoSession)
+			p.nextWrite(7, 1, 1, "a").noSession()
 			a.waits()
 			p.retries()
 			p.opens(8)
@@ -521,45 +548,50 @@ func TestASessionThatIsGone(t *testing.T) {
 			p.opens(7)
 			p.nextWrite(7, 1, 1, "a").fail(errNotLeader)
 			p.retries()
-			p.nextWrite(7, 1, 1, "a").status(command.StatusNoSession)
+			p.nextWrite(7, 2, 2, "a").noSession()
 			p.retries()
 			p.opens(8)
 			p.nextWrite(8, 1, 1, "a").ok(9)
 			a.gets(9)
 		})
 	})
-	for name, status := range map[string]command.Status{
-		"after an attempt that may have had one": command.StatusNoSession,
-		"and its number forgotten":               command.StatusForgotten,
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, 0, func(p *proposerTest) {
-				a := p.write("a")
-				p.opens(7)
-				p.nextWrite(7, 1, 1, "a").fail(errLost)
-				p.retries()
-				p.nextWrite(7, 1, 1, "a").status(status)
-				a.gets(0, ErrUnknownOutcome)
-				p.retries()
-				p.noAttempt()
-				b := p.write("b")
-				session := uint64(7)
-				if status == command.StatusNoSession {
-					session = 8
-					p.opens(8)
-				}
-				p.nextWrite(session, 2, 2, "b").ok(9)
-				b.gets(9)
-			})
+	t.Run("after an attempt that may have had an effect", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a := p.write("a")
+			p.opens(7)
+			p.nextWrite(7, 1, 1, "a").fail(errLost)
+			p.retries()
+			p.nextWrite(7, 1, 1, "a").noSession()
+			a.gets(0, ErrUnknownOutcome, ErrSessionExpired)
+			p.retries()
+			p.noAttempt()
+			b := p.write("b")
+			p.opens(8)
+			p.nextWrite(8, 1, 1, "b").ok(9)
+			b.gets(9)
 		})
-	}
+	})
+	t.Run("whose numbers alone are gone", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a := p.write("a")
+			p.opens(7)
+			p.nextWrite(7, 1, 1, "a").fail(errLost)
+			p.retries()
+			again := p.nextWrite(7, 1, 1, "a")
+			again.tells(8, command.Outcome{Span: again.span(), Status: command.StatusForgotten})
+			a.gets(0, ErrUnknownOutcome, ErrSessionExpired)
+			b := p.write("b")
+			p.nextWrite(7, 2, 2, "b").ok(9)
+			b.gets(9)
+		})
+	})
 	t.Run("for a command that may be in the log under it", func(t *testing.T) {
 		inBubble(t, 0, func(p *proposerTest) {
 			a := p.write("a")
 			p.opens(7)
 			p.nextWrite(7, 1, 1, "a").fail(errLost)
 			b := p.write("b")
-			p.nextWrite(7, 2, 1, "b").status(command.StatusNoSession)
+			p.nextWrite(7, 2, 1, "b").noSession()
 			p.retries()
 			// b goes on under a new session, a under the old one.
 			var attempts []*attempt
@@ -586,13 +618,14 @@ func TestASessionThatIsGone(t *testing.T) {
 
 func TestRetriesThatAreUsedUp(t *testing.T) {
 	for _, test := range []struct {
-		name string
-		errs []error
-		want error
+		name    string
+		errs    []error
+		numbers []uint64 // used for the write
+		want    error
 	}{
-		{"none had an effect", []error{errNotLeader, errNotLeader, errNotLeader}, ErrNotApplied},
-		{"the first may have had one", []error{errLost, errNotLeader, errNotLeader}, ErrUnknownOutcome},
-		{"the last may have had one", []error{errNotLeader, errNotLeader, errLost}, ErrUnknownOutcome},
+		{"none had an effect", []error{errNotLeader, errNotLeader, errNotLeader}, []uint64{1, 2, 3}, ErrNotApplied},
+		{"the first may have had one", []error{errLost, errNotLeader, errNotLeader}, []uint64{1, 1, 1}, ErrUnknownOutcome},
+		{"the last may have had one", []error{errNotLeader, errNotLeader, errLost}, []uint64{1, 2, 3}, ErrUnknownOutcome},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, len(test.errs)-1, func(p *proposerTest) {
@@ -602,7 +635,7 @@ func TestRetriesThatAreUsedUp(t *testing.T) {
 					if i > 0 {
 						p.retries()
 					}
-					p.nextWrite(7, 1, 1, "a").fail(err)
+					p.nextWrite(7, test.numbers[i], test.numbers[i], "a").fail(err)
 				}
 				a.gets(0, test.want, errRetriesUsedUp)
 			})
@@ -751,7 +784,7 @@ func TestAtMostOnce(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			c := &chaos{t: t, r: rand.New(rand.NewPCG(seed, 1)), m: m, applied: map[string]int{}, version: map[string]uint64{}}
 			ctx, end := context.WithCancelCause(context.Background())
-			p := newProposer(ctx, c, retryPolicy{wait: 50 * time.Millisecond})
+			p := newProposer(ctx, c, retryPolicy{wait: 50 * time.Millisecond}, testClusterID)
 			outcomes := map[string]writeOutcome{}
 			var mu sync.Mutex
 			var wg sync.WaitGroup
@@ -767,10 +800,10 @@ func TestAtMostOnce(t *testing.T) {
 					time.Sleep(start)
 					ctx, cancel := context.WithTimeout(ctx, patience)
 					defer cancel()
-					version, err := p.write(ctx, command.EncodeWrite(w))
+					r, err := p.write(ctx, command.EncodeWrite(w))
 					mu.Lock()
 					defer mu.Unlock()
-					outcomes[key] = writeOutcome{version, err}
+					outcomes[key] = writeOutcome{r, err}
 				})
 			}
 			if seed%2 == 0 {
@@ -781,6 +814,7 @@ func TestAtMostOnce(t *testing.T) {
 			wg.Wait()
 			end(ErrNotRunning)
 			p.close()
+			resolveAll(t, c, outcomes, kinds)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.deliver(len(c.late))
@@ -791,7 +825,7 @@ func TestAtMostOnce(t *testing.T) {
 				switch {
 				case o.err == nil:
 					kinds["applied"]++
-					ok = times == 1 && o.version == c.version[key]
+					ok = times == 1 && o.receipt.version == c.version[key]
 				case errors.Is(o.err, ErrUnknownOutcome):
 					kinds[fmt.Sprintf("unknown, applied %d times", times)]++
 					ok = times <= 1 && !errors.Is(o.err, ErrNotApplied)
@@ -800,15 +834,51 @@ func TestAtMostOnce(t *testing.T) {
 					ok = times == 0
 				}
 				if !ok {
-					t.Errorf("seed %d: %s got %d, %v, and was applied %d times, at %d at last", seed, key, o.version, o.err, times, c.version[key])
+					t.Errorf("seed %d: %s got %d, %v, and was applied %d times, at %d at last", seed, key, o.receipt.version, o.err, times, c.version[key])
 				}
 			}
 		})
 	}
-	if len(kinds) != 5 {
+	if len(kinds) != 9 {
 		t.Errorf("not all kinds of outcomes came about: %v", kinds)
 	}
 	t.Log(kinds)
+}
+
+// resolveAll asks another proposer for the unknown outcomes, or repeats the writes under
+// their tokens, and puts what it hears in their place. Those that are expired stay as they are.
+func resolveAll(t *testing.T, c *chaos, outcomes map[string]writeOutcome, kinds map[string]int) {
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	p := newProposer(ctx, c, retryPolicy{wait: 50 * time.Millisecond}, testClusterID)
+	defer p.close()
+	for i, key := range slices.Sorted(maps.Keys(outcomes)) {
+		var unknown *unknownOutcome
+		if !errors.As(outcomes[key].err, &unknown) {
+			continue
+		}
+		ask := p.resolve
+		if i%2 == 0 {
+			ask = func(ctx context.Context, token Token) (receipt, error) {
+				return p.repeat(ctx, token, command.EncodeWrite(ops(putOp(key, ""))))
+			}
+		}
+		r, err := ask(ctx, unknown.token)
+		switch {
+		case errors.Is(err, ErrSessionExpired):
+			kinds["resolved: expired"]++
+			continue
+		case errors.Is(err, ErrUnknownOutcome):
+			t.Errorf("%s: %v", key, err)
+		case errors.Is(err, ErrNotApplied):
+			kinds["resolved: not applied"]++
+		case errors.Is(err, ErrConflict):
+			kinds["resolved: rejected"]++
+		default:
+			kinds["resolved: applied"]++
+		}
+		outcomes[key] = writeOutcome{r, err}
+	}
 }
 
 func TestAWatermarkIsWaitedFor(t *testing.T) {

@@ -84,6 +84,7 @@ var remoteErrors = []error{
 	17: ErrRemoved,
 	18: ErrReplaced,
 	19: ErrQuorum,
+	20: ErrRejected,
 }
 
 func encodeError(err error) error {
@@ -384,12 +385,12 @@ func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, because(ErrNotApplied, err)
-	case decoded.Kind != command.KindWrite && decoded.Kind != command.KindRegister:
+	case decoded.Kind != command.KindWrite && decoded.Kind != command.KindRegister && decoded.Kind != command.KindResolve:
 		return nil, because(ErrNotApplied, errMalformed)
 	}
 	for _, w := range decoded.Writes {
 		if err := c.n.options.limits().check(w); err != nil {
-			return nil, fmt.Errorf("%w: %w: %w", ErrNotApplied, ErrTooLarge, err)
+			return nil, because(ErrTooLarge, err)
 		}
 	}
 	begun := time.Now()

@@ -183,8 +183,8 @@ func TestAnInstalledStateReplacesTheLiveOne(t *testing.T) {
 			}
 			// The session of entry 2 came along: its commands are not applied again.
 			repeated := to.results(t, writeEntry(11, 2, 9, 0, ops(putOp("k", "again"))))[0]
-			if repeated.Index != 9 {
-				t.Errorf("a repeated command gives %+v", repeated)
+			if got := told(repeated); got != "9:@9" {
+				t.Errorf("a repeated command gives %s", got)
 			}
 
 			if v, version, err := snap.Get([]byte("04"), nil); string(v) != "agreed" || version != 4 || err != nil {

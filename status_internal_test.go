@@ -151,7 +151,7 @@ func TestWritesAreCountedByOutcome(t *testing.T) {
 	}
 	check("one by one")
 
-	c.submitted(begun, 5, command.Result{Rejected: []uint32{1, 3}}, nil)
+	c.submitted(begun, 5, command.Result{Outcomes: []command.Outcome{{Span: command.Span{First: 1, Count: 5}, Rejected: []command.Rejection{{Write: 1}, {Write: 3}}}}}, nil)
 	c.submitted(begun, 7, command.Result{Status: command.StatusNoSession}, nil)
 	c.submitted(begun, 11, command.Result{}, because(ErrUnknownOutcome, ErrNoLeader))
 	c.submitted(begun, 13, command.Result{}, because(ErrNotApplied, ErrNoLeader))

@@ -17,18 +17,20 @@ import (
 // what passes the limits fits into a frame, however many tiny ones it has.
 func TestWhatPassesTheLimitsFitsAFrame(t *testing.T) {
 	t.Parallel()
-	const n, head = 20, 64 // of the command
+	const n, head = 20, 64 + 18*command.MaxKept // of the command
+	kept := slices.Repeat([]command.Span{{First: math.MaxUint64, Count: math.MaxUint64}}, command.MaxKept)
 	digest := make([]byte, 16)
 	for _, size := range []int{0, 1, 255, 256, 65536} { // where msgpack's own lengths grow
 		b := make([]byte, size)
 		for name, one := range map[string]command.Write{
 			"puts":      {Ops: []command.Op{{Key: b, Value: b}}},
-			"deletions": {Ops: []command.Op{{Key: b, Delete: true}}},
+			"deletions": {Ops: []command.Op{{Key: b, Kind: command.OpDelete}}},
 			"versions":  {Conditions: []command.Condition{{Kind: command.CondVersion, Key: b, Version: math.MaxUint64}}},
+			"values":    {Conditions: []command.Condition{{Kind: command.CondValue, Key: b, Value: b}}},
 			"ranges":    {Conditions: []command.Condition{{Kind: command.CondRange, Key: b, Limit: b, HasLimit: true, Digest: digest}}},
 		} {
 			w := command.Write{Ops: slices.Repeat(one.Ops, n), Conditions: slices.Repeat(one.Conditions, n)}
-			cmd := command.EncodeWrites(math.MaxUint64, math.MaxUint64, math.MaxUint64, [][]byte{command.EncodeWrite(w)})
+			cmd := command.EncodeWrites(math.MaxUint64, math.MaxUint64, math.MaxUint64, kept, [][]byte{command.EncodeWrite(w)})
 			sent := len(withDeadline(t.Context(), cmd))
 			if (limits{key: size, value: size, batch: sent - head - 1}).check(w) == nil {
 				t.Errorf("%d %s of %d bytes take %d bytes, and count for less", n, name, size, sent)

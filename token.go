@@ -2,27 +2,124 @@ package skiff
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/wire"
 )
 
-// Token names one write of one writer.
+// Token names a write whose outcome was unknown to its caller. It comes with the
+// [Error], can be stored, and can be used by any process, through any node: with
+// [DB.Resolve] and [Once].
+//
+// The cluster knows a token for an hour, as long as it belongs to one of the last 64
+// proposals of unknown outcome of its writer (the node or client), and that is one of the
+// 1,024 latest writers and has not been silent for a million log entries. After that the
+// answer is [ErrSessionExpired].
 type Token string
 
-// Append adds value under a new key.
-func (db *DB) Append(ctx context.Context, prefix, value []byte) (key []byte, err error) {
-	key = append(append([]byte{}, prefix...), rand.Text()...)
-	_, err = db.PutIfAbsent(ctx, key, value)
-	return key, err
+// A token is the cluster's id, the session and the number of the write in it.
+func tokenOf(cluster wire.ClusterID, session, seq uint64) Token {
+	return Token(fmt.Sprintf("%s-%d-%d", cluster, session, seq))
 }
 
-// Resolve tells what became of a write.
+var errToken = errors.New("malformed token")
+
+func (t Token) parse() (cluster wire.ClusterID, session, seq uint64, err error) {
+	parts := strings.Split(string(t), "-")
+	if len(parts) != 3 {
+		return cluster, 0, 0, errToken
+	}
+	n, err := hex.Decode(cluster[:], []byte(parts[0]))
+	session, err1 := strconv.ParseUint(parts[1], 10, 64)
+	seq, err2 := strconv.ParseUint(parts[2], 10, 64)
+	if errors.Join(err, err1, err2) != nil || n != len(cluster) || seq+1 == 0 || tokenOf(cluster, session, seq) != t {
+		return cluster, 0, 0, errToken
+	}
+	return cluster, session, seq, nil
+}
+
+// Once makes a write happen at most once under token: if one has been applied or
+// rejected under it, here or elsewhere, that is the outcome, and this one has no
+// effect. It is for repeating a write of unknown outcome without asking for it first.
+// If [DB.Resolve] has said that it was not applied, the token is used up, and the
+// error is [ErrNotApplied].
+func Once(token Token) Condition { return Condition{token: token} }
+
+// Resolve tells what became of a write of unknown outcome. If the error is nil, it was
+// applied, at the version that is returned. It is [ErrConflict] if a condition did not
+// hold, and [ErrNotApplied] if it was not applied; then it never will be, even if the
+// command is still on its way. With [ErrUnknownOutcome] it is no clearer than before:
+// because ctx has ended, or for good if the error is also [ErrSessionExpired].
 func (db *DB) Resolve(ctx context.Context, token Token) (version uint64, err error) {
-	return 0, errors.New("to come")
+	if err := db.ok(); err != nil {
+		return 0, err
+	}
+	r, err := db.backend.resolve(ctx, token)
+	return r.version, db.wrap("resolve", err)
 }
 
-// NewToken returns a token for a write that is still to be made.
-func (db *DB) NewToken(ctx context.Context) (Token, error) { return "", errors.New("to come") }
+// repeat proposes a write under a token.
+func (p *proposer) repeat(ctx context.Context, token Token, encoded []byte) (receipt, error) {
+	return p.decide(ctx, token, encoded, func(session, seq uint64) []byte {
+		return command.EncodeWrites(session, seq, 0, nil, [][]byte{encoded})
+	})
+}
 
-// Once makes a write happen at most once under token.
-func Once(token Token) Condition { return Condition{} }
+// resolve asks for the outcome of the write with a token.
+func (p *proposer) resolve(ctx context.Context, token Token) (receipt, error) {
+	return p.decide(ctx, token, nil, command.EncodeResolve)
+}
+
+// decide sends a command about the write with a token until there is an answer.
+func (p *proposer) decide(ctx context.Context, token Token, encoded []byte, cmd func(session, seq uint64) []byte) (receipt, error) {
+	cluster, session, seq, err := token.parse()
+	if err != nil {
+		return receipt{}, because(ErrRejected, err)
+	}
+	if mine := p.cluster(); cluster != mine && !cluster.IsZero() && !mine.IsZero() {
+		return receipt{}, because(ErrRejected, fmt.Errorf("the token is of cluster %s, this is %s", cluster, mine))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })()
+
+	var last error
+	for n := 0; ; n++ {
+		changed := p.router.leaderChanged()
+		o, err := p.ask(ctx, cmd(session, seq), seq)
+		switch {
+		case err == nil:
+			r, err := decided(o, seq, encoded)
+			if err == ErrSessionExpired {
+				err = &unknownOutcome{token, err}
+			}
+			return r, err
+		case errors.Is(err, ErrTooLarge):
+			return receipt{}, &unknownOutcome{token, err}
+		}
+		last = moreTelling(last, err)
+		if stop := p.retry.pause(ctx, n, changed); stop != nil {
+			return receipt{}, &unknownOutcome{token, gaveUp(stop, last)}
+		}
+	}
+}
+
+// ask makes one attempt to learn the outcome of one write.
+func (p *proposer) ask(ctx context.Context, cmd []byte, seq uint64) (command.Outcome, error) {
+	one := command.Span{First: seq, Count: 1}
+	res, err := p.router.send(ctx, cmd)
+	switch {
+	case err != nil:
+		return command.Outcome{}, err
+	case res.Status == command.StatusNoSession:
+		return command.Outcome{Span: one, Status: command.StatusForgotten}, nil
+	case !covers(res.Outcomes, one):
+		return command.Outcome{}, fmt.Errorf("%w: a result that does not tell of the write", errMalformed)
+	}
+	return res.Outcomes[0], nil
+}

@@ -109,7 +109,7 @@ func (tr *Transaction) Put(key, value []byte, wo *opt.WriteOptions) error {
 
 // Delete removes key, for the transaction until it is committed.
 func (tr *Transaction) Delete(key []byte, wo *opt.WriteOptions) error {
-	return tr.write(command.Op{Key: key, Delete: true})
+	return tr.write(command.Op{Key: key, Kind: command.OpDelete})
 }
 
 // Write adds a batch to the transaction.
@@ -134,7 +134,7 @@ func (tr *Transaction) write(ops ...command.Op) error {
 		return tr.db.tooLarge("write in transaction", err)
 	}
 	for _, op := range ops {
-		if op.Delete {
+		if op.Kind == command.OpDelete {
 			tr.writes.Delete(op.Key)
 		} else {
 			tr.writes.Put(op.Key, op.Value)
@@ -167,7 +167,11 @@ func (tr *Transaction) Commit() error {
 func (tr *Transaction) commit(ctx context.Context) error {
 	var w command.Write
 	tr.writes.Each(func(key, value []byte, deleted bool) {
-		w.Ops = append(w.Ops, command.Op{Key: key, Value: value, Delete: deleted})
+		op := command.Op{Key: key, Value: value}
+		if deleted {
+			op.Kind = command.OpDelete
+		}
+		w.Ops = append(w.Ops, op)
 	})
 	if len(w.Ops) == 0 {
 		return nil // what was read was all true at one moment, when the view was opened
@@ -179,7 +183,7 @@ func (tr *Transaction) commit(ctx context.Context) error {
 	if err := tr.db.limits.check(w); err != nil {
 		return tr.db.tooLarge("commit", err)
 	}
-	_, err = tr.db.backend.write(ctx, command.EncodeWrite(w))
+	_, err = tr.db.backend.write(ctx, command.EncodeWrite(w), "")
 	return err
 }
 

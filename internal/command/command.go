@@ -12,6 +12,8 @@ package command
 
 import (
 	"bytes"
+	"encoding/base32"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -19,7 +21,7 @@ import (
 )
 
 // Version is the first byte of each entry.
-const Version = 1
+const Version = 2
 
 // Kind tells what a command does.
 type Kind uint8
@@ -35,6 +37,9 @@ const (
 	// KindAdmit says which incarnation of a member counts from here on: one that
 	// came with an empty disk.
 	KindAdmit Kind = 4
+	// KindResolve asks what became of a write of a session. If it has not arrived
+	// yet, it is cancelled.
+	KindResolve Kind = 5
 )
 
 // ErrMalformed says that bytes are no command of this version.
@@ -49,10 +54,15 @@ type Command struct {
 	Address     string
 	Incarnation []byte
 
-	// Of a Write. Seq numbers the commands of a session. The sender will never
-	// again send or ask for one below Low, so results below it are forgotten.
-	Session, Seq, Low uint64
-	Writes            []Write
+	// Of a Write and a Resolve. Seq numbers the writes of a session; it is the first
+	// one's, and those of the others follow.
+	Session, Seq uint64
+
+	// Of a Write. The sender will never again send or ask for a write numbered below
+	// Low, unless it is in one of the spans in Kept, so the outcomes are forgotten.
+	Low    uint64
+	Kept   []Span // ascending, without overlap, below Low; at most MaxKept
+	Writes []Write
 }
 
 // Write is a batch that takes effect as a whole, if all its conditions hold at
@@ -64,8 +74,36 @@ type Write struct {
 
 // Op puts or deletes one key.
 type Op struct {
-	Delete     bool
-	Key, Value []byte
+	Kind       OpKind
+	Key, Value []byte // no Value with OpDelete
+}
+
+// OpKind tells what an operation does.
+type OpKind uint8
+
+// The kinds of operations. OpPut and OpDelete are told apart in the log by their
+// values; the number of OpAppend is part of the format.
+const (
+	OpPut    OpKind = 0
+	OpDelete OpKind = 1
+	// OpAppend puts the value under a key that does not exist: Key, followed by
+	// [AppendSuffix].
+	OpAppend OpKind = 2
+)
+
+// sortable keeps the order of what it encodes.
+var sortable = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
+
+// SuffixLen is the length of an AppendSuffix.
+const SuffixLen = 20
+
+// AppendSuffix is what distinguishes the key that an OpAppend in the write numbered seq
+// writes when it is applied at a log index. Later entries have greater ones. Those of
+// one entry differ by seq, all being of one session.
+func AppendSuffix(index, seq uint64) string {
+	b := binary.BigEndian.AppendUint64(nil, index)
+	b = binary.BigEndian.AppendUint32(b, uint32(seq))
+	return sortable.EncodeToString(b)
 }
 
 // ConditionKind tells what a condition compares.
@@ -122,8 +160,8 @@ func IsAdmit(entry []byte) bool {
 }
 
 // EncodeWrites assembles a write command from writes encoded by EncodeWrite.
-func EncodeWrites(session, seq, low uint64, writes [][]byte) []byte {
-	size := 64
+func EncodeWrites(session, seq, low uint64, kept []Span, writes [][]byte) []byte {
+	size := 64 + 18*len(kept)
 	for _, w := range writes {
 		size += len(w)
 	}
@@ -135,11 +173,20 @@ func EncodeWrites(session, seq, low uint64, writes [][]byte) []byte {
 	must(e.EncodeUint(session))
 	must(e.EncodeUint(seq))
 	must(e.EncodeUint(low))
+	encodeSpans(e, kept)
 	must(e.EncodeArrayLen(len(writes)))
 	for _, w := range writes {
 		buf.Write(w)
 	}
 	return buf.Bytes()
+}
+
+// EncodeResolve encodes the command that asks for the outcome of a write.
+func EncodeResolve(session, seq uint64) []byte {
+	return encode(KindResolve, func(e *msgpack.Encoder) error {
+		must(e.EncodeUint(session))
+		return e.EncodeUint(seq)
+	})
 }
 
 // EncodeWrite encodes one write for EncodeWrites.
@@ -162,12 +209,16 @@ func EncodeWrite(w Write) []byte {
 	return buf.Bytes()
 }
 
-// An op is its key followed by its value, or by nil for a deletion.
+// An op is its key followed by its value, by nil for a deletion, or by OpAppend and
+// its value.
 func encodeOp(e *msgpack.Encoder, op Op) {
 	must(encodeBytes(e, op.Key))
-	if op.Delete {
+	switch op.Kind {
+	case OpDelete:
 		must(e.EncodeNil())
 		return
+	case OpAppend:
+		must(e.EncodeUint(uint64(OpAppend)))
 	}
 	must(encodeBytes(e, op.Value))
 }

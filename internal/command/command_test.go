@@ -22,22 +22,34 @@ var clusterID = []byte("0123456789abcdef")
 var sampleWrite = command.Write{
 	Conditions: []command.Condition{
 		{Kind: command.CondVersion, Key: []byte("k"), Version: 300},
-		{Kind: command.CondRange, Key: []byte("a"), Limit: []byte("b"), HasLimit: true, Digest: []byte("d")},
+		{Kind: command.CondRange, Key: []byte("a"), Limit: []byte("b"), HasLimit: true, Count: 7, Digest: []byte("d")},
 		{Kind: command.CondRange, Key: []byte{}, Digest: []byte{}},
+		{Kind: command.CondPresent, Key: []byte("k")},
+		{Kind: command.CondValue, Key: []byte("k"), Value: []byte{}},
 	},
 	Ops: []command.Op{
 		{Key: []byte("p"), Value: []byte("v")},
 		{Key: []byte("e"), Value: []byte{}},
-		{Key: []byte("x"), Delete: true},
+		{Key: []byte("x"), Kind: command.OpDelete},
+		{Key: []byte("l/"), Kind: command.OpAppend, Value: []byte("v")},
 	},
 }
 
-// sampleSession has two results, one with a rejected write, and a low mark.
+func span(first, count uint64) command.Span { return command.Span{First: first, Count: count} }
+
+// sampleOutcomes are of each kind.
+var sampleOutcomes = []command.Outcome{
+	{Span: span(2, 1), Index: 7},
+	{Span: span(3, 300), Index: 9, Rejected: []command.Rejection{{Write: 3}, {Write: 302, Condition: 5}}},
+	{Span: span(400, 1), Status: command.StatusCancelled, Index: 8},
+}
+
+// sampleSession has a low mark, and keeps something below it.
 func sampleSession() *command.Session {
 	s := &command.Session{LastIndex: 9}
-	s.Forget(2)
-	s.Record(2, command.Result{Index: 7})
-	s.Record(3, command.Result{Index: 9, Rejected: []uint32{0, 300}})
+	s.Record(sampleOutcomes[0])
+	s.Advance(300, []command.Span{span(2, 1), span(4, 2)})
+	s.Record(sampleOutcomes[2])
 	return s
 }
 
@@ -50,20 +62,24 @@ func TestTheFormatDoesNotChange(t *testing.T) {
 		encoded []byte
 		want    string
 	}{
-		{"init", command.EncodeInit(clusterID), "01 01 c410 30313233343536373839616263646566"},
-		{"register", command.EncodeRegister(), "01 02"},
-		{"admit", command.EncodeAdmit("a", clusterID), "01 04 c40161 c410 30313233343536373839616263646566"},
-		{"write", write, "93" +
+		{"init", command.EncodeInit(clusterID), "02 01 c410 30313233343536373839616263646566"},
+		{"register", command.EncodeRegister(), "02 02"},
+		{"admit", command.EncodeAdmit("a", clusterID), "02 04 c40161 c410 30313233343536373839616263646566"},
+		{"write", write, "95" +
 			"01 c4016b cd012c" +
-			"02 c40161 c40162 c40164" +
-			"02 c400 c0 c400" +
-			"93" + "c40170 c40176" + "c40165 c400" + "c40178 c0"},
-		{"command without writes", command.EncodeWrites(1, 2, 3, nil), "01 03 01 02 03 90"},
-		{"command of two writes", command.EncodeWrites(70000, 256, 1<<40, [][]byte{write, {0x90, 0x90}}),
-			"01 03 ce00011170 cd0100 cf0000010000000000 92" + hex.EncodeToString(write) + "9090"},
-		{"result", command.EncodeResult(command.Result{Status: command.StatusForgotten, Index: 5, Rejected: []uint32{1, 70000}}),
-			"02 05 92 01 ce00011170"},
-		{"session", sampleSession().Encode(), "09 02 92" + "02 000790" + "03 0009 92 00 cd012c"},
+			"02 c40161 c40162 07 c40164" +
+			"02 c400 c0 00 c400" +
+			"03 c4016b" +
+			"04 c4016b c400" +
+			"94" + "c40170 c40176" + "c40165 c400" + "c40178 c0" + "c4026c2f 02 c40176"},
+		{"command without writes", command.EncodeWrites(1, 2, 3, nil, nil), "02 03 01 02 03 90 90"},
+		{"command of two writes", command.EncodeWrites(70000, 256, 1<<40, []command.Span{span(5, 2), span(300, 1)}, [][]byte{write, {0x90, 0x90}}),
+			"02 03 ce00011170 cd0100 cf0000010000000000 92 0502 cd012501 92" + hex.EncodeToString(write) + "9090"},
+		{"resolve", command.EncodeResolve(1, 300), "02 05 01 cd012c"},
+		{"result", command.EncodeResult(command.Result{Index: 10, Outcomes: sampleOutcomes}),
+			"00 0a 93" + "0201 00 03 90" + "00cd012c 00 01 92 0000 cd012b05" + "6101 03 02 90"},
+		{"result without a session", command.EncodeResult(command.Result{Status: command.StatusNoSession, Index: 10}), "01 0a 90"},
+		{"session", sampleSession().Encode(), "09 cd012c 92 0201 0102" + "92" + "0201 00 02 90" + "cd018d01 03 01 90"},
 	} {
 		if want := strings.ReplaceAll(test.want, " ", ""); hex.EncodeToString(test.encoded) != want {
 			t.Errorf("%s is encoded as\n%x, want\n%s", test.name, test.encoded, want)
@@ -77,8 +93,8 @@ func bytesGen() *rapid.Generator[[]byte] {
 
 func opGen() *rapid.Generator[command.Op] {
 	return rapid.Custom(func(t *rapid.T) command.Op {
-		op := command.Op{Key: bytesGen().Draw(t, "key"), Delete: rapid.Bool().Draw(t, "delete")}
-		if !op.Delete {
+		op := command.Op{Key: bytesGen().Draw(t, "key"), Kind: command.OpKind(rapid.IntRange(0, 2).Draw(t, "kind"))}
+		if op.Kind != command.OpDelete {
 			op.Value = bytesGen().Draw(t, "value")
 		}
 		return op
@@ -87,17 +103,18 @@ func opGen() *rapid.Generator[command.Op] {
 
 func conditionGen() *rapid.Generator[command.Condition] {
 	return rapid.Custom(func(t *rapid.T) command.Condition {
-		c := command.Condition{Key: bytesGen().Draw(t, "key")}
-		if rapid.Bool().Draw(t, "version") {
-			c.Kind = command.CondVersion
+		c := command.Condition{Key: bytesGen().Draw(t, "key"), Kind: command.ConditionKind(rapid.IntRange(1, 4).Draw(t, "kind"))}
+		switch c.Kind {
+		case command.CondVersion:
 			c.Version = rapid.Uint64().Draw(t, "version")
-			return c
+		case command.CondValue:
+			c.Value = bytesGen().Draw(t, "value")
+		case command.CondRange:
+			if c.HasLimit = rapid.Bool().Draw(t, "has limit"); c.HasLimit {
+				c.Limit = bytesGen().Draw(t, "limit")
+			}
+			c.Count, c.Digest = rapid.Uint64().Draw(t, "count"), bytesGen().Draw(t, "digest")
 		}
-		c.Kind = command.CondRange
-		if c.HasLimit = rapid.Bool().Draw(t, "has limit"); c.HasLimit {
-			c.Limit = bytesGen().Draw(t, "limit")
-		}
-		c.Digest = bytesGen().Draw(t, "digest")
 		return c
 	})
 }
@@ -117,14 +134,31 @@ func writeGen() *rapid.Generator[command.Write] {
 	})
 }
 
+// spanGen draws spans that are ascending and do not overlap.
+func spansGen(most int) *rapid.Generator[[]command.Span] {
+	return rapid.Custom(func(t *rapid.T) (spans []command.Span) {
+		end := rapid.SampledFrom([]uint64{0, 1 << 40}).Draw(t, "from")
+		for range rapid.IntRange(0, most).Draw(t, "spans") {
+			s := span(end+rapid.Uint64Range(0, 300).Draw(t, "gap"), rapid.Uint64Range(1, 300).Draw(t, "count"))
+			spans = append(spans, s)
+			end = s.End()
+		}
+		return spans
+	})
+}
+
 func resultGen() *rapid.Generator[command.Result] {
 	return rapid.Custom(func(t *rapid.T) command.Result {
 		r := command.Result{
 			Status: command.Status(rapid.Uint8().Draw(t, "status")),
 			Index:  rapid.Uint64().Draw(t, "index"),
 		}
-		for range rapid.IntRange(0, 20).Draw(t, "rejected") {
-			r.Rejected = append(r.Rejected, rapid.Uint32().Draw(t, "position"))
+		for _, s := range spansGen(20).Draw(t, "spans") {
+			o := command.Outcome{Span: s, Status: command.Status(rapid.Uint8().Draw(t, "status")), Index: rapid.Uint64Range(0, r.Index).Draw(t, "index")}
+			for seq := s.First; seq < s.End() && rapid.Bool().Draw(t, "rejected"); seq++ {
+				o.Rejected = append(o.Rejected, command.Rejection{Write: seq, Condition: rapid.Uint32().Draw(t, "condition")})
+			}
+			r.Outcomes = append(r.Outcomes, o)
 		}
 		return r
 	})
@@ -134,15 +168,20 @@ func TestWhatIsEncodedDecodesEqual(t *testing.T) {
 	t.Run("commands", rapid.MakeCheck(func(t *rapid.T) {
 		want := &command.Command{
 			Kind: command.KindWrite, Writes: []command.Write{},
-			Session: rapid.Uint64().Draw(t, "session"), Seq: rapid.Uint64().Draw(t, "seq"), Low: rapid.Uint64().Draw(t, "low"),
+			Session: rapid.Uint64().Draw(t, "session"), Seq: rapid.Uint64Range(0, math.MaxUint64-5).Draw(t, "seq"),
+			Kept: spansGen(command.MaxKept).Draw(t, "kept"),
 		}
+		if n := len(want.Kept); n > 0 {
+			want.Low = want.Kept[n-1].End()
+		}
+		want.Low += rapid.Uint64Range(0, 300).Draw(t, "low")
 		var encoded [][]byte
 		for range rapid.IntRange(0, 5).Draw(t, "writes") {
 			w := writeGen().Draw(t, "write")
 			want.Writes = append(want.Writes, w)
 			encoded = append(encoded, command.EncodeWrite(w))
 		}
-		got, err := command.Decode(command.EncodeWrites(want.Session, want.Seq, want.Low, encoded))
+		got, err := command.Decode(command.EncodeWrites(want.Session, want.Seq, want.Low, want.Kept, encoded))
 		mustEqual(t, got, want, err)
 	}))
 	t.Run("writes", rapid.MakeCheck(func(t *rapid.T) {
@@ -155,26 +194,13 @@ func TestWhatIsEncodedDecodesEqual(t *testing.T) {
 		got, err := command.DecodeResult(command.EncodeResult(want))
 		mustEqual(t, got, want, err)
 	}))
-	t.Run("sessions", rapid.MakeCheck(func(t *rapid.T) {
-		want := &command.Session{LastIndex: rapid.Uint64().Draw(t, "last index")}
-		for range rapid.IntRange(0, 30).Draw(t, "results") {
-			want.Record(rapid.Uint64Range(0, 50).Draw(t, "seq"), resultGen().Draw(t, "result"))
-		}
-		want.Forget(rapid.Uint64Range(0, 20).Draw(t, "low"))
-		got, err := command.DecodeSession(want.Encode())
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Compared by what they answer: the one decoded may have nil for empty.
-		if got.LastIndex != want.LastIndex || !bytes.Equal(got.Encode(), want.Encode()) {
-			t.Fatalf("got %+v, want %+v", got, want)
-		}
-	}))
-	t.Run("init, register and admit", func(t *testing.T) {
+	t.Run("the other commands", func(t *testing.T) {
 		got, err := command.Decode(command.EncodeInit(clusterID))
 		mustEqual(t, got, &command.Command{Kind: command.KindInit, ClusterID: clusterID}, err)
 		got, err = command.Decode(command.EncodeRegister())
 		mustEqual(t, got, &command.Command{Kind: command.KindRegister}, err)
+		got, err = command.Decode(command.EncodeResolve(math.MaxUint64, math.MaxUint64-1))
+		mustEqual(t, got, &command.Command{Kind: command.KindResolve, Session: math.MaxUint64, Seq: math.MaxUint64 - 1}, err)
 		if command.IsAdmit(nil) || command.IsAdmit(command.EncodeRegister()) || !command.IsAdmit(command.EncodeAdmit("", clusterID)) {
 			t.Error("IsAdmit takes one for the other")
 		}
@@ -203,16 +229,17 @@ func TestAnEmptyValueIsNoDeletion(t *testing.T) {
 	}{
 		{"nil value", command.Op{Key: []byte("k")}, false},
 		{"empty value", command.Op{Key: []byte("k"), Value: []byte{}}, false},
-		{"deletion", command.Op{Key: []byte("k"), Delete: true}, true},
-		{"deletion with a value, which does not count", command.Op{Key: []byte("k"), Delete: true, Value: []byte("v")}, true},
+		{"deletion", command.Op{Key: []byte("k"), Kind: command.OpDelete}, true},
+		{"deletion with a value, which does not count", command.Op{Key: []byte("k"), Kind: command.OpDelete, Value: []byte("v")}, true},
 		{"empty key", command.Op{}, false},
+		{"nil value appended", command.Op{Key: []byte("k"), Kind: command.OpAppend}, false},
 	} {
 		w, err := command.DecodeWrite(command.EncodeWrite(command.Write{Ops: []command.Op{test.op}}))
 		if err != nil || len(w.Ops) != 1 {
 			t.Fatalf("%s: %+v, %v", test.name, w, err)
 		}
 		got := w.Ops[0]
-		if got.Delete != test.delete || got.Key == nil || (got.Value == nil) != test.delete || len(got.Value) != 0 {
+		if (got.Kind == command.OpDelete) != test.delete || got.Key == nil || (got.Value == nil) != test.delete || len(got.Value) != 0 {
 			t.Errorf("%s: decoded as %+v", test.name, got)
 		}
 	}
@@ -254,30 +281,40 @@ func TestDecodersRefuse(t *testing.T) {
 	}{
 		{"an empty entry", decode, ""},
 		{"version 0", decode, "00 02"},
-		{"a later version", decode, "02 02"},
-		{"an entry without a kind", decode, "01"},
-		{"kind 0", decode, "01 00"},
-		{"kind 4", decode, "01 04"},
-		{"a kind that is 2 in its low byte only", decode, "01 cd0102"},
-		{"a kind that is a float", decode, "01 cb4000000000000000"},
-		{"a kind that is a string", decode, "01 a132"},
-		{"bytes after a register", decode, "01 02 00"},
-		{"bytes after an init", decode, "01 01 c410" + strings.Repeat("00", 17)},
-		{"bytes after writes", decode, "01 03 01 01 01 90 90"},
-		{"a cluster id that is short", decode, "01 01 c40f" + strings.Repeat("00", 15)},
-		{"a cluster id that is long", decode, "01 01 c411" + strings.Repeat("00", 17)},
-		{"a cluster id that is nil", decode, "01 01 c0"},
-		{"a session cut short", decode, "01 03 cf0000"},
-		{"a command without writes array", decode, "01 03 01 01 01"},
-		{"a writes array of nil", decode, "01 03 01 01 01 c0"},
-		{"more writes announced than there are bytes", decode, "01 03 01 01 01 92 9090"},
-		{"writes beyond all memory", decode, "01 03 01 01 01 ddffffffff 9090"},
-		{"a write cut short", decode, "01 03 01 01 01 91 90"},
+		{"the version before", decode, "01 02"},
+		{"a later version", decode, "03 02"},
+		{"an entry without a kind", decode, "02"},
+		{"kind 0", decode, "02 00"},
+		{"kind 6", decode, "02 06"},
+		{"a kind that is 2 in its low byte only", decode, "02 cd0102"},
+		{"a kind that is a float", decode, "02 cb4000000000000000"},
+		{"a kind that is a string", decode, "02 a132"},
+		{"bytes after a register", decode, "02 02 00"},
+		{"bytes after an init", decode, "02 01 c410" + strings.Repeat("00", 17)},
+		{"bytes after writes", decode, "02 03 01 01 01 90 90 90"},
+		{"bytes after a resolve", decode, "02 05 01 01 01"},
+		{"a resolve of a number that no write can have", decode, "02 05 01 cfffffffffffffffff"},
+		{"a cluster id that is short", decode, "02 01 c40f" + strings.Repeat("00", 15)},
+		{"a cluster id that is long", decode, "02 01 c411" + strings.Repeat("00", 17)},
+		{"a cluster id that is nil", decode, "02 01 c0"},
+		{"a session cut short", decode, "02 03 cf0000"},
+		{"a command without writes array", decode, "02 03 01 01 01 90"},
+		{"a writes array of nil", decode, "02 03 01 01 01 90 c0"},
+		{"more writes announced than there are bytes", decode, "02 03 01 01 01 90 92 9090"},
+		{"writes beyond all memory", decode, "02 03 01 01 01 90 ddffffffff 9090"},
+		{"a write cut short", decode, "02 03 01 01 01 90 91 90"},
+		{"more writes than there are numbers left", decode, "02 03 01 cffffffffffffffffe 01 90 92 9090 9090"},
+		{"an empty span that is kept", decode, "02 03 01 0a 09 91 0100 90"},
+		{"a span that reaches beyond the low mark", decode, "02 03 01 0a 09 91 0505 90"},
+		{"a second span that does", decode, "02 03 01 0a 09 92 0501 0401 90"},
+		{"a span that reaches beyond all numbers", decode, "02 03 01 0a 09 91 05 cfffffffffffffffff 90"},
+		{"a second span that begins beyond all numbers", decode, "02 03 01 0a 09 92 0501 cfffffffffffffffff 01 90"},
+		{"too many spans", decode, "02 03 01 cd1000 cd1000 dc0041" + strings.Repeat("0101", 65) + "90"},
 
 		{"an empty write", decodeWrite, ""},
 		{"bytes after a write", decodeWrite, "9090 00"},
 		{"condition kind 0", decodeWrite, "91 00 c400 00 90"},
-		{"condition kind 3", decodeWrite, "91 03 c400 00 90"},
+		{"condition kind 5", decodeWrite, "91 05 c400 00 90"},
 		{"a condition kind that is 1 in its low byte only", decodeWrite, "91 cd0101 c400 00 90"},
 		{"conditions beyond the input", decodeWrite, "dd7fffffff 90"},
 		{"ops beyond the input", decodeWrite, "90 ddffffffff c400c0"},
@@ -285,18 +322,29 @@ func TestDecodersRefuse(t *testing.T) {
 		{"a value one byte beyond the input", decodeWrite, "90 91 c400 c402 00"},
 		{"a nil key", decodeWrite, "90 91 c0 c400"},
 		{"an op without a value", decodeWrite, "90 91 c400"},
-		{"a range condition without a digest", decodeWrite, "91 02 c400 c0 90"},
+		{"an op of kind 1, which is told by its value", decodeWrite, "90 91 c400 01 c400"},
+		{"an op of kind 3", decodeWrite, "90 91 c400 03 c400"},
+		{"an appended nil", decodeWrite, "90 91 c400 02 c0"},
+		{"a range condition without a count", decodeWrite, "91 02 c400 c0 c400 90"},
+		{"a range condition without a digest", decodeWrite, "91 02 c400 c0 00 90"},
+		{"a value condition without a value", decodeWrite, "91 04 c400 90"},
 
 		{"an empty result", decodeResult, ""},
 		{"bytes after a result", decodeResult, "00 01 90 00"},
 		{"a status that is 0 in its low byte only", decodeResult, "cd0100 01 90"},
-		{"a position beyond 32 bits", decodeResult, "00 01 91 cf0000000100000000"},
-		{"rejected writes beyond the input", decodeResult, "00 01 ddffffffff 00"},
+		{"outcomes beyond the input", decodeResult, "00 01 ddffffffff 00"},
+		{"an empty outcome", decodeResult, "00 01 91 0100 00 00 90"},
+		{"an outcome beyond all numbers", decodeResult, "00 01 91 02 cfffffffffffffffff 00 00 90"},
+		{"an outcome later than the result", decodeResult, "00 01 91 0101 00 02 90"},
+		{"a rejected write that is none of the outcome's", decodeResult, "00 01 91 0102 00 00 91 0200"},
+		{"a write rejected twice", decodeResult, "00 01 91 0102 00 00 92 0100 0100"},
+		{"a condition beyond 32 bits", decodeResult, "00 01 91 0102 00 00 91 00 cf0000000100000000"},
 
 		{"an empty session", decodeSession, ""},
-		{"bytes after a session", decodeSession, "01 01 90 00"},
-		{"results beyond the input", decodeSession, "01 01 ddffffffff 00"},
-		{"a session result cut short", decodeSession, "01 01 91 01 00 01"},
+		{"bytes after a session", decodeSession, "01 01 90 90 00"},
+		{"outcomes beyond the input", decodeSession, "01 01 90 ddffffffff 00"},
+		{"an outcome cut short", decodeSession, "01 01 90 91 01 01 00"},
+		{"a span that reaches beyond the low mark", decodeSession, "01 09 91 0505 90"},
 	} {
 		b, err := hex.DecodeString(strings.ReplaceAll(test.hex, " ", ""))
 		if err != nil {
@@ -317,9 +365,10 @@ func TestDecodersRefuseTruncation(t *testing.T) {
 		decode func([]byte) error
 	}{
 		{"init", command.EncodeInit(clusterID), func(b []byte) error { _, err := command.Decode(b); return err }},
-		{"writes", command.EncodeWrites(1000, 2, 3, [][]byte{write, write}), func(b []byte) error { _, err := command.Decode(b); return err }},
+		{"writes", command.EncodeWrites(1000, 2, 30, []command.Span{span(3, 4)}, [][]byte{write, write}), func(b []byte) error { _, err := command.Decode(b); return err }},
 		{"write", write, func(b []byte) error { _, err := command.DecodeWrite(b); return err }},
-		{"result", command.EncodeResult(command.Result{Index: 1000, Rejected: []uint32{1, 1000}}), func(b []byte) error { _, err := command.DecodeResult(b); return err }},
+		{"resolve", command.EncodeResolve(1000, 1000), func(b []byte) error { _, err := command.Decode(b); return err }},
+		{"result", command.EncodeResult(command.Result{Index: 1000, Outcomes: sampleOutcomes}), func(b []byte) error { _, err := command.DecodeResult(b); return err }},
 		{"session", sampleSession().Encode(), func(b []byte) error { _, err := command.DecodeSession(b); return err }},
 	} {
 		if err := test.decode(test.valid); err != nil {
@@ -334,7 +383,7 @@ func TestDecodersRefuseTruncation(t *testing.T) {
 }
 
 func TestWhatIsDecodedDoesNotAliasTheInput(t *testing.T) {
-	b := command.EncodeWrites(1, 2, 3, [][]byte{command.EncodeWrite(sampleWrite)})
+	b := command.EncodeWrites(1, 2, 3, nil, [][]byte{command.EncodeWrite(sampleWrite)})
 	c, err := command.Decode(b)
 	if err != nil {
 		t.Fatal(err)
@@ -348,21 +397,21 @@ func TestWhatIsDecodedDoesNotAliasTheInput(t *testing.T) {
 // Announced lengths cost nothing: what is allocated depends on the bytes that
 // are there.
 func TestDecodingNeedsMemoryInProportionToTheInput(t *testing.T) {
-	head, _ := hex.DecodeString("0103010101")
+	head, _ := hex.DecodeString("020301010190")
 	announce := func(n uint32) []byte { return []byte{0xdd, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)} }
 	const many = 1 << 16
 	for _, test := range []struct {
 		name  string
 		input []byte
 	}{
-		{"an array of 4 billion", append(append(head[:5:5], announce(math.MaxUint32)...), 0x90, 0x90)},
-		{"bytes of length 4 billion", append(append(head[:5:5], 0x91, 0x90, 0x91), 0xc6, 0xff, 0xff, 0xff, 0xff)},
-		{"bytes of length 100 million", append(append(head[:5:5], 0x91, 0x90, 0x91), 0xc6, 0x05, 0xf5, 0xe1, 0x00)},
+		{"an array of 4 billion", append(append(head[:6:6], announce(math.MaxUint32)...), 0x90, 0x90)},
+		{"bytes of length 4 billion", append(append(head[:6:6], 0x91, 0x90, 0x91), 0xc6, 0xff, 0xff, 0xff, 0xff)},
+		{"bytes of length 100 million", append(append(head[:6:6], 0x91, 0x90, 0x91), 0xc6, 0x05, 0xf5, 0xe1, 0x00)},
 		{"an array of all that is left, and its first element is wrong",
-			append(append(head[:5:5], announce(many)...), bytes.Repeat([]byte{0xc1}, many)...)},
-		{"arrays in arrays", append(append(head[:5:5], announce(many)...), bytes.Repeat(announce(many), many/5+1)...)},
-		{"empty writes", append(append(head[:5:5], announce(many)...), bytes.Repeat([]byte{0x90}, 2*many)...)},
-		{"empty ops", append(append(append(head[:5:5], 0x91, 0x90), announce(many)...), bytes.Repeat([]byte{0xc4, 0, 0xc0}, many)...)},
+			append(append(head[:6:6], announce(many)...), bytes.Repeat([]byte{0xc1}, many)...)},
+		{"arrays in arrays", append(append(head[:6:6], announce(many)...), bytes.Repeat(announce(many), many/5+1)...)},
+		{"empty writes", append(append(head[:6:6], announce(many)...), bytes.Repeat([]byte{0x90}, 2*many)...)},
+		{"empty ops", append(append(append(head[:6:6], 0x91, 0x90), announce(many)...), bytes.Repeat([]byte{0xc4, 0, 0xc0}, many)...)},
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -372,111 +421,6 @@ func TestDecodingNeedsMemoryInProportionToTheInput(t *testing.T) {
 		if got > limit {
 			t.Errorf("%s: %d bytes allocated for an input of %d (err %v), want at most %d", test.name, got, len(test.input), err, limit)
 		}
-	}
-}
-
-// sessionModel is what a session promises, in the plainest form.
-type sessionModel struct {
-	low     uint64
-	results map[uint64]command.Result
-}
-
-func (m *sessionModel) forget(low uint64) {
-	m.low = max(m.low, low)
-	for seq := range m.results {
-		if seq < m.low {
-			delete(m.results, seq)
-		}
-	}
-}
-
-func (m *sessionModel) record(seq uint64, r command.Result) {
-	if _, known := m.results[seq]; known {
-		return
-	}
-	m.results[seq] = r
-	for len(m.results) > command.MaxResults {
-		oldest := uint64(math.MaxUint64)
-		for seq := range m.results {
-			oldest = min(oldest, seq)
-		}
-		m.forget(oldest + 1)
-	}
-}
-
-func (m *sessionModel) lookup(seq uint64) (command.Result, bool) {
-	if seq < m.low {
-		return command.Result{Status: command.StatusForgotten}, true
-	}
-	r, seen := m.results[seq]
-	return r, seen
-}
-
-// A session behaves like a map with a low mark, also when it is stored and read
-// back at any time.
-func TestSessionModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := &command.Session{}
-		m := &sessionModel{results: map[uint64]command.Result{}}
-		seqs := rapid.Uint64Range(0, rapid.SampledFrom([]uint64{10, 2 * command.MaxResults}).Draw(t, "numbers"))
-		index := uint64(0)
-		record := func(seq uint64) {
-			if _, seen := m.lookup(seq); seen {
-				return // whoever uses a session looks first
-			}
-			index++
-			r := command.Result{Index: index}
-			s.Record(seq, r)
-			m.record(seq, r)
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"record": func(t *rapid.T) { record(seqs.Draw(t, "seq")) },
-			"record many": func(t *rapid.T) {
-				for seq := range uint64(command.MaxResults) + 10 {
-					record(seq + m.low)
-				}
-			},
-			"record again": func(t *rapid.T) {
-				seq := seqs.Draw(t, "seq")
-				if r, seen := m.lookup(seq); seen && r.Status == command.StatusOK {
-					s.Record(seq, command.Result{Index: math.MaxUint64}) // the first result stays
-				}
-			},
-			"forget": func(t *rapid.T) {
-				low := seqs.Draw(t, "low")
-				s.Forget(low)
-				m.forget(low)
-			},
-			"store": func(t *rapid.T) {
-				var err error
-				if s, err = command.DecodeSession(s.Encode()); err != nil {
-					t.Fatal(err)
-				}
-			},
-			"": func(t *rapid.T) {
-				for range 10 {
-					seq := rapid.Uint64Range(0, 3*command.MaxResults).Draw(t, "looked up")
-					got, gotSeen := s.Lookup(seq)
-					want, wantSeen := m.lookup(seq)
-					if gotSeen != wantSeen || !reflect.DeepEqual(got, want) {
-						t.Fatalf("Lookup(%d) = %+v, %v; want %+v, %v", seq, got, gotSeen, want, wantSeen)
-					}
-				}
-			},
-		})
-	})
-}
-
-func TestASessionRemembersMaxResults(t *testing.T) {
-	s := &command.Session{}
-	for seq := range uint64(command.MaxResults) + 1 {
-		s.Record(seq, command.Result{Index: seq + 1})
-	}
-	if r, seen := s.Lookup(0); !seen || r.Status != command.StatusForgotten {
-		t.Errorf("the oldest: %+v, %v", r, seen)
-	}
-	if r, seen := s.Lookup(1); !seen || r.Index != 2 {
-		t.Errorf("the second: %+v, %v", r, seen)
 	}
 }
 
@@ -491,7 +435,7 @@ func addSeeds(f *testing.F, valid ...[]byte) {
 			f.Add(damaged)
 		}
 	}
-	f.Add([]byte{1, 3, 1, 1, 1, 0xdd, 0xff, 0xff, 0xff, 0xff})
+	f.Add([]byte{command.Version, 3, 1, 1, 1, 0x90, 0xdd, 0xff, 0xff, 0xff, 0xff})
 }
 
 // encodeCommand is the inverse of Decode.
@@ -508,14 +452,16 @@ func encodeCommand(c *command.Command) []byte {
 		for i, w := range c.Writes {
 			encoded[i] = command.EncodeWrite(w)
 		}
-		return command.EncodeWrites(c.Session, c.Seq, c.Low, encoded)
+		return command.EncodeWrites(c.Session, c.Seq, c.Low, c.Kept, encoded)
+	case command.KindResolve:
+		return command.EncodeResolve(c.Session, c.Seq)
 	}
 	panic(fmt.Sprintf("kind %d was decoded", c.Kind))
 }
 
 func FuzzDecode(f *testing.F) {
 	write := command.EncodeWrite(sampleWrite)
-	addSeeds(f, command.EncodeInit(clusterID), command.EncodeRegister(), command.EncodeAdmit("/ip4/10.0.0.1/tcp/9490", clusterID), command.EncodeWrites(1, 2, 3, [][]byte{write, write}))
+	addSeeds(f, command.EncodeInit(clusterID), command.EncodeRegister(), command.EncodeAdmit("/ip4/10.0.0.1/tcp/9490", clusterID), command.EncodeWrites(1, 2, 30, []command.Span{span(3, 4)}, [][]byte{write, write}), command.EncodeResolve(1, 2))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := command.Decode(b)
 		if err != nil {
@@ -541,7 +487,7 @@ func FuzzDecodeWrite(f *testing.F) {
 }
 
 func FuzzDecodeResult(f *testing.F) {
-	addSeeds(f, command.EncodeResult(command.Result{Index: 70000, Rejected: []uint32{1, 300}}))
+	addSeeds(f, command.EncodeResult(command.Result{Index: 70000, Outcomes: sampleOutcomes}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := command.DecodeResult(b)
 		if err != nil {

@@ -20,11 +20,8 @@ func Decode(b []byte) (*Command, error) {
 	}
 	d := newDecoder(b[1:])
 	c := d.command()
-	if d.err == nil && d.left() != 0 {
-		d.fail("%d bytes left over", d.left())
-	}
-	if d.err != nil {
-		return nil, d.err
+	if err := d.end(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -34,10 +31,7 @@ func Decode(b []byte) (*Command, error) {
 func DecodeWrite(b []byte) (Write, error) {
 	d := newDecoder(b)
 	w := d.write()
-	if d.err == nil && d.left() != 0 {
-		d.fail("%d bytes left over", d.left())
-	}
-	return w, d.err
+	return w, d.end()
 }
 
 // decoder keeps the first error, so that the code that uses it reads straight.
@@ -54,6 +48,14 @@ func newDecoder(b []byte) *decoder {
 
 // left counts the bytes not yet read; a bytes.Reader is read without buffering.
 func (d *decoder) left() int { return d.src.Len() }
+
+// end tells what was wrong, if only that the input goes on.
+func (d *decoder) end() error {
+	if d.err == nil && d.left() != 0 {
+		d.fail("%d bytes left over", d.left())
+	}
+	return d.err
+}
 
 func (d *decoder) fail(format string, args ...any) {
 	if d.err == nil {
@@ -77,15 +79,27 @@ func (d *decoder) command() *Command {
 	case KindRegister:
 	case KindWrite:
 		c.Session, c.Seq, c.Low = d.uint(), d.uint(), d.uint()
-		n := d.arrayLen()
-		c.Writes = make([]Write, 0, min(n, 1024))
-		for i := 0; i < n && d.err == nil; i++ {
-			c.Writes = append(c.Writes, d.write())
-		}
+		c.Kept = d.spansBelow(c.Low)
+		c.Writes = d.writes(c.Seq)
+	case KindResolve:
+		c.Session, c.Seq = d.uint(), d.uintUpTo(math.MaxUint64-1)
 	default:
 		d.fail("unknown kind %d", c.Kind)
 	}
 	return c
+}
+
+// writes reads writes whose numbers begin at seq.
+func (d *decoder) writes(seq uint64) []Write {
+	n := d.arrayLen()
+	if uint64(n) > math.MaxUint64-seq {
+		d.fail("%d writes from number %d", n, seq)
+	}
+	writes := make([]Write, 0, min(n, 1024))
+	for i := 0; i < n && d.err == nil; i++ {
+		writes = append(writes, d.write())
+	}
+	return writes
 }
 
 func (d *decoder) write() Write {
@@ -103,9 +117,14 @@ func (d *decoder) write() Write {
 
 func (d *decoder) op() Op {
 	op := Op{Key: d.bytes()}
-	if op.Delete = d.nil(); !op.Delete {
-		op.Value = d.bytes()
+	switch {
+	case d.next(msgpcode.Nil):
+		op.Kind = OpDelete
+		return op
+	case d.next(byte(OpAppend)):
+		op.Kind = OpAppend
 	}
+	op.Value = d.bytes()
 	return op
 }
 
@@ -115,7 +134,7 @@ func (d *decoder) condition() Condition {
 	case CondVersion:
 		c.Version = d.uint()
 	case CondRange:
-		if c.HasLimit = !d.nil(); c.HasLimit {
+		if c.HasLimit = !d.next(msgpcode.Nil); c.HasLimit {
 			c.Limit = d.bytes()
 		}
 		c.Count, c.Digest = d.uint(), d.bytes()
@@ -185,8 +204,8 @@ func (d *decoder) bytes() []byte {
 	return b
 }
 
-// nil tells whether a nil comes next, and if so consumes it.
-func (d *decoder) nil() bool {
+// next tells whether an element of one byte comes next, and if so consumes it.
+func (d *decoder) next(element byte) bool {
 	if d.err != nil {
 		return false
 	}
@@ -195,11 +214,11 @@ func (d *decoder) nil() bool {
 		d.fail("value: %v", err)
 		return false
 	}
-	if code != msgpcode.Nil {
+	if code != element {
 		return false
 	}
-	if err := d.mp.DecodeNil(); err != nil {
-		d.fail("nil: %v", err)
+	if err := d.mp.Skip(); err != nil {
+		d.fail("value: %v", err)
 	}
 	return true
 }

@@ -1,0 +1,71 @@
+package skiff
+
+import (
+	"slices"
+	"time"
+
+	"github.com/skiffdb/skiff/internal/command"
+)
+
+// keepFor is how long a writer lets the cluster remember the outcome of a write that
+// it does not know itself, for [DB.Resolve].
+const keepFor = time.Hour
+
+// numbering gives out the numbers of the writes of one session, and knows which ones
+// are still of interest. It is guarded by its proposer's lock.
+type numbering struct {
+	session     uint64         // 0: none yet
+	last        uint64         // the last number given out
+	outstanding []command.Span // of proposals under way, ascending
+	kept        []keptSpan     // of those that ended with unknown outcome, ascending
+}
+
+type keptSpan struct {
+	command.Span
+	since time.Time
+}
+
+// take gives out n numbers. They are outstanding until they are retired.
+func (ns *numbering) take(n int) command.Span {
+	span := command.Span{First: ns.last + 1, Count: uint64(n)}
+	ns.last += uint64(n)
+	ns.outstanding = append(ns.outstanding, span)
+	return span
+}
+
+// retire ends the use of a proposal's numbers: they will not be sent again. If keep,
+// somebody may ask for the outcome. Numbers of an earlier session mean nothing any
+// more.
+func (ns *numbering) retire(session uint64, span command.Span, keep bool) {
+	if session != ns.session {
+		return
+	}
+	ns.outstanding = slices.DeleteFunc(ns.outstanding, func(s command.Span) bool { return s == span })
+	if !keep {
+		return
+	}
+	now := time.Now()
+	ns.kept = slices.DeleteFunc(ns.kept, func(k keptSpan) bool { return now.Sub(k.since) > keepFor })
+	if len(ns.kept) >= command.MaxKept {
+		ns.kept = slices.Delete(ns.kept, 0, 1)
+	}
+	at, _ := slices.BinarySearchFunc(ns.kept, span.First, func(k keptSpan, first uint64) int {
+		return int(int64(k.First - first))
+	})
+	ns.kept = slices.Insert(ns.kept, at, keptSpan{span, now})
+}
+
+// marks are what a command tells the state machine: the lowest number that is
+// outstanding, and which ones below it are kept.
+func (ns *numbering) marks() (low uint64, kept []command.Span) {
+	low = ns.last + 1
+	if len(ns.outstanding) > 0 {
+		low = ns.outstanding[0].First
+	}
+	for _, k := range ns.kept {
+		if k.First < low && time.Since(k.since) <= keepFor {
+			kept = append(kept, k.Span)
+		}
+	}
+	return low, kept
+}

@@ -1,0 +1,87 @@
+package skiff
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/skiffdb/skiff/internal/command"
+)
+
+// receipt says where a write took effect.
+type receipt struct {
+	version uint64 // log index
+	seq     uint64 // number in its session
+}
+
+// decided translates what the state machine has to say of the write numbered seq. Of
+// ErrUnknownOutcome only the cause is given, which it needs a token for.
+func decided(o command.Outcome, seq uint64, encoded []byte) (receipt, error) {
+	switch o.Status {
+	case command.StatusOK:
+	case command.StatusCancelled:
+		return receipt{}, because(ErrNotApplied, errCancelled)
+	default:
+		return receipt{}, ErrSessionExpired
+	}
+	if r, rejected := o.RejectionOf(seq); rejected {
+		return receipt{}, because(ErrConflict, violation(encoded, r))
+	}
+	return receipt{version: o.Index, seq: seq}, nil
+}
+
+var errCancelled = errors.New("cancelled by a question for its outcome")
+
+// violation names the condition that did not hold. It is one of the write that came
+// first under its number; where encoded is another one, or is not at hand, there is
+// nothing to say.
+func violation(encoded []byte, r command.Rejection) error {
+	w, err := command.DecodeWrite(encoded)
+	switch {
+	case err != nil:
+		return nil
+	case int(r.Condition) >= len(w.Conditions):
+		return errors.New("the key that was made for it exists")
+	}
+	c := w.Conditions[r.Condition]
+	switch {
+	case c.Kind == command.CondRange:
+		return fmt.Errorf("keys from %.100q on have changed", c.Key)
+	case c.Kind == command.CondPresent:
+		return fmt.Errorf("key %.100q does not exist", c.Key)
+	case c.Kind == command.CondValue:
+		return fmt.Errorf("key %.100q has another value or none", c.Key)
+	case c.Version == 0:
+		return fmt.Errorf("key %.100q exists", c.Key)
+	}
+	return fmt.Errorf("key %.100q is not of version %d any more", c.Key, c.Version)
+}
+
+// covers tells whether outcomes are those of the numbers in span, in order.
+func covers(outcomes []command.Outcome, span command.Span) bool {
+	next := span.First
+	for _, o := range outcomes {
+		if o.First != next || o.Count == 0 {
+			return false
+		}
+		next = o.End()
+	}
+	return next == span.End() && span.Count > 0
+}
+
+// unknownOutcome is ErrUnknownOutcome of a write that can be asked for.
+type unknownOutcome struct {
+	token Token
+	cause error
+}
+
+func (e *unknownOutcome) Error() string        { return because(ErrUnknownOutcome, e.cause).Error() }
+func (e *unknownOutcome) Is(target error) bool { return target == ErrUnknownOutcome }
+func (e *unknownOutcome) Unwrap() error        { return e.cause }
+
+// because joins a kind and its cause into one line, for the facade to wrap.
+func because(kind, cause error) error {
+	if cause == nil {
+		return kind
+	}
+	return fmt.Errorf("%w: %w", kind, cause)
+}

@@ -1,0 +1,66 @@
+package skiff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// retryPolicy says how attempts are repeated.
+type retryPolicy struct {
+	wait  time.Duration // before the first repetition; doubles up to 16 times itself
+	count int           // repetitions; 0: no limit
+}
+
+// pause waits before repetition number n (from 0), or returns the reason not to
+// repeat.
+func (p retryPolicy) pause(ctx context.Context, n int, early <-chan struct{}) error {
+	if p.count > 0 && n >= p.count {
+		return errRetriesUsedUp
+	}
+	d := p.wait << min(n, 4)
+	timer := time.NewTimer(d/2 + rand.N(d/2+1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-early:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+var errRetriesUsedUp = errors.New("retries used up")
+
+// gaveUp says why a request is not repeated, and how its latest attempt ended.
+func gaveUp(reason, last error) error {
+	if last == nil {
+		return reason
+	}
+	return &givenUp{reason, last}
+}
+
+// moreTelling is the error to keep of two attempts: the later one, unless that
+// only says that a node was not there.
+func moreTelling(earlier, later error) error {
+	if earlier != nil && errors.Is(later, ErrUnreachable) && !errors.Is(earlier, ErrUnreachable) {
+		return earlier
+	}
+	return later
+}
+
+type givenUp struct{ reason, last error }
+
+func (e *givenUp) Error() string { return fmt.Sprintf("%v; last attempt: %v", e.reason, e.last) }
+
+// Is leaves out what the last attempt says of its effect: an earlier one may have
+// had another.
+func (e *givenUp) Is(target error) bool {
+	if target == ErrNotApplied || target == ErrUnknownOutcome {
+		return errors.Is(e.reason, target)
+	}
+	return errors.Is(e.reason, target) || errors.Is(e.last, target)
+}
