@@ -339,9 +339,9 @@ func (c *client) failedAt(to string, err error) {
 	}
 }
 
-func (c *client) write(ctx context.Context, encoded []byte, token Token) (receipt, error) {
-	if token != "" {
-		return c.proposer.repeat(ctx, token, encoded)
+func (c *client) write(ctx context.Context, encoded []byte, once *Token) (receipt, error) {
+	if once != nil {
+		return c.proposer.repeat(ctx, *once, encoded)
 	}
 	return c.proposer.write(ctx, encoded)
 }

@@ -13,7 +13,8 @@ import (
 // Condition is something that must hold for a batch to be applied, see [DB.WriteIf].
 type Condition struct {
 	condition command.Condition
-	token     Token // of Once; no condition then
+	once      bool // made by Once; there is no condition then
+	token     Token
 }
 
 // IfAbsent holds if key does not exist.
@@ -84,7 +85,7 @@ func (db *DB) CompareAndSwap(ctx context.Context, key []byte, version uint64, va
 // After [ErrUnknownOutcome], [DB.Resolve] tells whether the value was appended.
 func (db *DB) Append(ctx context.Context, prefix, value []byte) (key []byte, err error) {
 	w := command.Write{Ops: []command.Op{{Kind: command.OpAppend, Key: prefix, Value: value}}}
-	r, err := db.propose(ctx, "append", w, "")
+	r, err := db.propose(ctx, "append", w, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -93,14 +94,17 @@ func (db *DB) Append(ctx context.Context, prefix, value []byte) (key []byte, err
 
 func (db *DB) writeIf(ctx context.Context, op string, ops []command.Op, conditions ...Condition) (uint64, error) {
 	w := command.Write{Ops: ops}
-	var token Token
+	var once *Token
 	for _, c := range conditions {
-		if c.token != "" {
-			token = c.token
-			continue
+		switch {
+		case c.once:
+			once = &c.token
+		case c.condition.Kind == 0:
+			return 0, db.wrap(op, because(ErrRejected, errors.New("a condition that says nothing")))
+		default:
+			w.Conditions = append(w.Conditions, c.condition)
 		}
-		w.Conditions = append(w.Conditions, c.condition)
 	}
-	r, err := db.propose(ctx, op, w, token)
+	r, err := db.propose(ctx, op, w, once)
 	return r.version, err
 }

@@ -53,7 +53,7 @@ type backend interface {
 	get(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error)
 	has(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (bool, error)
 	view(ctx context.Context, c Consistency) (view, error)
-	write(ctx context.Context, encoded []byte, token Token) (receipt, error) // token may be empty
+	write(ctx context.Context, encoded []byte, once *Token) (receipt, error)
 	resolve(ctx context.Context, token Token) (receipt, error)
 	property(ctx context.Context, name string) (string, error)
 	dbStats(ctx context.Context, s *leveldb.DBStats) error
@@ -225,19 +225,19 @@ func (c *opCollector) Delete(key []byte) {
 func (db *DB) write(op string, w command.Write) error {
 	ctx, cancel := db.callContext()
 	defer cancel()
-	_, err := db.propose(ctx, op, w, "")
+	_, err := db.propose(ctx, op, w, nil)
 	return err
 }
 
-// propose applies a write, under a token if there is one.
-func (db *DB) propose(ctx context.Context, op string, w command.Write, token Token) (receipt, error) {
+// propose applies a write, under a token that it had before if once is not nil.
+func (db *DB) propose(ctx context.Context, op string, w command.Write, once *Token) (receipt, error) {
 	if err := db.writable(); err != nil {
 		return receipt{}, err
 	}
 	if err := db.limits.check(w); err != nil {
 		return receipt{}, db.tooLarge(op, err)
 	}
-	r, err := db.backend.write(ctx, command.EncodeWrite(w), token)
+	r, err := db.backend.write(ctx, command.EncodeWrite(w), once)
 	return r, db.wrap(op, err)
 }
 

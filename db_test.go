@@ -167,7 +167,7 @@ func wantTooLarge(t *testing.T, call string, err error, option string) {
 	case option == "" && err != nil:
 		t.Errorf("%s: %v", call, err)
 	case option == "":
-	case !errors.Is(err, skiff.ErrTooLarge) || !errors.Is(err, skiff.ErrNotApplied) ||
+	case !errors.Is(err, skiff.ErrTooLarge) || !errors.Is(err, skiff.ErrRejected) ||
 		errors.Is(err, skiff.ErrUnknownOutcome) || !strings.Contains(err.Error(), option):
 		t.Errorf("%s: got %v, want ErrTooLarge for %s", call, err, option)
 	}

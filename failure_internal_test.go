@@ -56,7 +56,7 @@ func TestUnknownCommandInTheLog(t *testing.T) {
 						t.Errorf("round %d: %v does not say %q", round, err, word)
 					}
 				}
-				if name == "version" && !strings.Contains(err.Error(), "version 99, this program knows 1") {
+				if name == "version" && !strings.Contains(err.Error(), "version 99, this program knows 2") {
 					t.Errorf("round %d: %v does not say which version", round, err)
 				}
 				if state := n.State(); state != StateFailed {

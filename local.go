@@ -59,18 +59,18 @@ func (l *local) has(ctx context.Context, c Consistency, key []byte, ro *opt.Read
 	return ret, err
 }
 
-func (l *local) write(ctx context.Context, encoded []byte, token Token) (r receipt, err error) {
+func (l *local) write(ctx context.Context, encoded []byte, once *Token) (r receipt, err error) {
 	begun := time.Now()
 	defer func() { l.n.counters.wrote(begun, err) }()
 	if err := l.n.begin(); err != nil {
-		if token != "" {
-			return r, &unknownOutcome{token, err}
+		if once != nil {
+			return r, &unknownOutcome{*once, err}
 		}
 		return r, because(ErrNotApplied, err)
 	}
 	defer l.n.ops.Done()
-	if token != "" {
-		return l.n.proposer.repeat(ctx, token, encoded)
+	if once != nil {
+		return l.n.proposer.repeat(ctx, *once, encoded)
 	}
 	return l.n.proposer.write(ctx, encoded)
 }

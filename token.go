@@ -48,7 +48,7 @@ func (t Token) parse() (cluster wire.ClusterID, session, seq uint64, err error) 
 // effect. It is for repeating a write of unknown outcome without asking for it first.
 // If [DB.Resolve] has said that it was not applied, the token is used up, and the
 // error is [ErrNotApplied].
-func Once(token Token) Condition { return Condition{token: token} }
+func Once(token Token) Condition { return Condition{once: true, token: token} }
 
 // Resolve tells what became of a write of unknown outcome. If the error is nil, it was
 // applied, at the version that is returned. It is [ErrConflict] if a condition did not

@@ -183,7 +183,7 @@ func (tr *Transaction) commit(ctx context.Context) error {
 	if err := tr.db.limits.check(w); err != nil {
 		return tr.db.tooLarge("commit", err)
 	}
-	_, err = tr.db.backend.write(ctx, command.EncodeWrite(w), "")
+	_, err = tr.db.backend.write(ctx, command.EncodeWrite(w), nil)
 	return err
 }
 

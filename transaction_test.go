@@ -188,7 +188,7 @@ func TestRaces(t *testing.T) {
 					wantAbsent(t, db, "c")
 					return
 				}
-				if !errors.Is(err, skiff.ErrConflict) || !errors.Is(err, skiff.ErrNotApplied) ||
+				if !errors.Is(err, skiff.ErrConflict) || errors.Is(err, skiff.ErrNotApplied) ||
 					errors.Is(err, skiff.ErrUnknownOutcome) {
 					t.Fatalf("got %v, want a conflict", err)
 				}
