@@ -142,7 +142,7 @@ func TestDataDirectoryMismatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, identityOfFormat(t, 2), 0o600); err != nil {
+		if err := os.WriteFile(file, identityOfFormat(t, 1), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := startNode(t, c, c.addrs[0], skiff.Options{Dir: dir}); !errors.Is(err, skiff.ErrMismatch) || !strings.Contains(err.Error(), "format") {

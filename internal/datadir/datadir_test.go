@@ -84,7 +84,7 @@ func TestOpenRemembers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing", "parents", "node")
 	d := mustOpen(t, path, addressA)
 	first := d.Identity()
-	if !d.Fresh() || first.Format != 1 || first.Address != addressA || first.LogStore != "bolt" || first.ClusterID != "" {
+	if !d.Fresh() || first.Format != 2 || first.Address != addressA || first.LogStore != "bolt" || first.ClusterID != "" {
 		t.Fatalf("fresh %v, identity %+v", d.Fresh(), first)
 	}
 	if err := d.SetClusterID("00c0ffee"); err != nil {
@@ -193,10 +193,10 @@ func TestMismatch(t *testing.T) {
 
 func TestMismatchOfFormat(t *testing.T) {
 	path := t.TempDir()
-	raw := `{"format":2,"address":["of","another","shape"]}`
+	raw := `{"format":1,"address":["of","another","shape"]}`
 	writeFile(t, filepath.Join(path, identityName), fmt.Sprintf(`{"identity":%s,"crc32c":%q}`, raw, checksum([]byte(raw))))
 	_, err := Open(path, addressA, "bolt")
-	if got, ok := errors.AsType[*MismatchError](err); !ok || *got != (MismatchError{path, "format", "2", "1"}) {
+	if got, ok := errors.AsType[*MismatchError](err); !ok || *got != (MismatchError{path, "format", "1", "2"}) {
 		t.Errorf("Open: %v, want a mismatch of the format", err)
 	}
 }
@@ -239,7 +239,7 @@ func TestSetClusterIDFails(t *testing.T) {
 }
 
 func TestCorrupt(t *testing.T) {
-	for _, content := range []string{"", "not JSON", "{}", `{"identity":null}`, `{"format":1}`} {
+	for _, content := range []string{"", "not JSON", "{}", `{"identity":null}`, `{"format":2}`} {
 		path := t.TempDir()
 		file := filepath.Join(path, identityName)
 		writeFile(t, file, content)

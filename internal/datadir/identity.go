@@ -9,8 +9,9 @@ import (
 	"hash/crc32"
 )
 
-// format is the version of the directory's layout that this package writes.
-const format = 1
+// format is the version of the directory's layout, and of what the state and the log
+// in it are made of, that this package writes and reads.
+const format = 2
 
 const incarnationSize = 16
 

@@ -8,7 +8,7 @@ import (
 )
 
 var example = Identity{
-	Format:      1,
+	Format:      2,
 	Address:     addressA,
 	ClusterID:   "00c0ffee",
 	LogStore:    "bolt",
@@ -18,13 +18,13 @@ var example = Identity{
 // The file is for people to read as well.
 const exampleFile = `{
   "identity": {
-    "format": 1,
+    "format": 2,
     "address": "/ip4/127.0.0.1/tcp/9490",
     "cluster_id": "00c0ffee",
     "log_store": "bolt",
     "incarnation": "000102030405060708090a0b0c0d0e0f"
   },
-  "crc32c": "126b8cb5"
+  "crc32c": "428e91e8"
 }
 `
 
@@ -63,7 +63,7 @@ func TestDecodeDetectsTruncation(t *testing.T) {
 
 // A right checksum does not make a file complete.
 func TestDecodeValidates(t *testing.T) {
-	raw := `{"format":1,"address":"a","cluster_id":"","log_store":"b","incarnation":"000102030405060708090a0b0c0d0e0f"}`
+	raw := `{"format":2,"address":"a","cluster_id":"","log_store":"b","incarnation":"000102030405060708090a0b0c0d0e0f"}`
 	seal := func(raw string) []byte {
 		return fmt.Appendf(nil, `{"identity":%s,"crc32c":%q}`, raw, checksum([]byte(raw)))
 	}
@@ -78,7 +78,7 @@ func TestDecodeValidates(t *testing.T) {
 		{`0e0f`, ``, `"incarnation"`},
 		{`0e0f`, `0e0x`, `"incarnation"`},
 		{`"a"`, `1`, "address"},
-		{`1,`, `"1",`, "format"},
+		{`2,`, `"2",`, "format"},
 	} {
 		id, err := decode(seal(strings.Replace(raw, test.old, test.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), test.reason) {
@@ -90,7 +90,7 @@ func TestDecodeValidates(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(exampleFile))
 	f.Add([]byte(`{"identity":null,"crc32c":""}`))
-	f.Add([]byte(`{"identity":{"format":2},"crc32c":"00000000"}`))
+	f.Add([]byte(`{"identity":{"format":1},"crc32c":"00000000"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		id, err := decode(data)
 		if err != nil || id.Format != format {
