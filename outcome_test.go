@@ -63,6 +63,48 @@ func TestLostAnswerIsNoDenial(t *testing.T) {
 	})
 }
 
+// A client's write goes through a follower, which loses the answer and then its life.
+// The repetition through another one gets the outcome of the first attempt.
+func TestRestartOfTheForwardingNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	leader := c.leader()
+	first, second := (leader+1)%3, (leader+2)%3
+	c.net.Cut("client", c.addrs[leader]) // so that somebody has to forward
+	db, err := skiff.Dial(testContext(t), []string{c.addrs[first], c.addrs[second]}, skiff.DialOptions{Transport: c.net.Host("client"), RPCTimeout: 500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	mustPut(t, db, "k", "before")
+	before := versionOf(t, c.node(leader).DB(), "k")
+
+	c.net.Cut(c.addrs[first], "client")
+	type result struct {
+		version uint64
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		version, err := db.CompareAndSwap(testContext(t), []byte("k"), before, []byte("after"))
+		done <- result{version, err}
+	}()
+	c.waitValue(leader, []byte("k"), "after")
+	version := versionOf(t, c.node(leader).DB(), "k")
+	c.kill(first)
+	if r := <-done; r.err != nil || r.version != version {
+		t.Errorf("version %d, %v; the first attempt was applied at %d", r.version, r.err, version)
+	}
+	c.start(first)
+	c.net.Heal()
+	for i := range c.nodes {
+		c.waitValue(i, []byte("k"), "after")
+		if v := versionOf(t, c.node(i).DB(), "k"); v != version {
+			t.Errorf("node %d has version %d, want %d", i, v, version)
+		}
+	}
+}
+
 // dialOnce is a client that stays at one node and repeats a request only once.
 func dialOnce(c *cluster, node int) *skiff.DB {
 	c.t.Helper()

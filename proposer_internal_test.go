@@ -116,6 +116,7 @@ type proposerTest struct {
 	t      *testing.T
 	router *scriptedRouter
 	end    context.CancelCauseFunc
+	left   chan *attempt // that grouped has left in flight
 }
 
 const retryWait = time.Second
@@ -129,7 +130,7 @@ func inBubble(t *testing.T, retries int, test func(*proposerTest)) {
 		ctx, end := context.WithCancelCause(context.Background())
 		r := &scriptedRouter{t: t, attempts: make(chan *attempt, 100), changed: make(chan struct{})}
 		policy := retryPolicy{wait: retryWait, count: retries}
-		p := &proposerTest{newProposer(ctx, r, policy, testClusterID), t, r, end}
+		p := &proposerTest{newProposer(ctx, r, policy, testClusterID), t, r, end, make(chan *attempt, maxInFlight)}
 		defer func() { // also if the test fails, or the bubble would complain in its place
 			end(ErrNotRunning)
 			p.close()
@@ -453,10 +454,10 @@ func (p *proposerTest) grouped(keys ...string) inFlightGroup {
 	p.t.Helper()
 	p.write("1")
 	p.opens(7)
-	p.nextWrite(7, 1, 1, "1")
+	p.left <- p.nextWrite(7, 1, 1, "1")
 	for seq := uint64(2); seq < maxInFlight; seq++ {
 		p.write("x")
-		p.next()
+		p.left <- p.next()
 	}
 	last := p.write("last")
 	a := p.next()
