@@ -30,7 +30,9 @@ in a file or on standard input:
   put KEY VALUE     words as in a shell: quote with '…' or "…", # begins a comment
   del KEY
   {"op": "put", "key": "k", "value_b64": "AAE="}      "op" is "put" unless given
-  {"op": "del", "key": "k"}`,
+  {"op": "del", "key": "k"}
+
+With conditions: "skiff txn".`,
 		Example: `  skiff batch 'put from 90' 'put to 110' 'del lock'
   skiff batch --file operations.txt
   printf 'put a 1\ndel b\n' | skiff batch`,
@@ -41,49 +43,59 @@ in a file or on standard input:
 		if err := c.check(); err != nil {
 			return err
 		}
-		batch, err := readBatch(cmd.Context(), e, args, *file)
+		t, err := readTransaction(cmd.Context(), e, args, *file, false)
 		if err != nil {
 			return err
 		}
 		return c.request(cmd.Context(), func(_ context.Context, db *skiff.DB) error {
-			return db.Write(batch, nil)
+			return db.Write(&t.batch, nil)
 		})
 	}
 	return cmd
 }
 
-func readBatch(ctx context.Context, e *env, args []string, file string) (*leveldb.Batch, error) {
+// transaction is what the lines of a batch or, if it is conditional, of a transaction
+// say.
+type transaction struct {
+	conditional bool
+	conditions  []skiff.Condition
+	batch       leveldb.Batch
+}
+
+// readTransaction reads the lines that are given as arguments or, where there are
+// none, in a file.
+func readTransaction(ctx context.Context, e *env, args []string, file string, conditional bool) (*transaction, error) {
+	t := &transaction{conditional: conditional}
 	if len(args) > 0 {
-		return decodeBatch(newLines("arguments", strings.NewReader(strings.Join(args, "\n")), maxBatchLine))
+		return t, t.decode(newLines("arguments", strings.NewReader(strings.Join(args, "\n")), maxBatchLine))
 	}
 	in, err := openInput(ctx, e, file)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = in.Close() }()
-	return decodeBatch(newLines(file, in, maxBatchLine))
+	return t, t.decode(newLines(file, in, maxBatchLine))
 }
 
-func decodeBatch(in *lines) (*leveldb.Batch, error) {
-	batch := new(leveldb.Batch)
+func (t *transaction) decode(in *lines) error {
 	for {
 		line, err := in.next()
 		if errors.Is(err, io.EOF) {
-			return batch, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := decodeOperation(batch, bytes.TrimSpace(line)); err != nil {
-			return nil, in.fail(err)
+		if err := t.decodeLine(bytes.TrimSpace(line)); err != nil {
+			return in.fail(err)
 		}
 	}
 }
 
-// decodeOperation adds the operation on a line to batch.
-func decodeOperation(batch *leveldb.Batch, line []byte) error {
+// decodeLine adds the operation or condition on a line.
+func (t *transaction) decodeLine(line []byte) error {
 	if bytes.HasPrefix(line, []byte("{")) {
-		return decodeJSONOperation(batch, line)
+		return t.decodeJSON(line)
 	}
 	if !utf8.Valid(line) {
 		return errors.New("not valid UTF-8: write the operation in JSON")
@@ -95,36 +107,42 @@ func decodeOperation(batch *leveldb.Batch, line []byte) error {
 	case len(words) == 0:
 		return nil
 	case words[0] == "put" && len(words) == 3:
-		batch.Put([]byte(words[1]), []byte(words[2]))
+		t.batch.Put([]byte(words[1]), []byte(words[2]))
 	case words[0] == "del" && len(words) == 2:
-		batch.Delete([]byte(words[1]))
+		t.batch.Delete([]byte(words[1]))
+	case words[0] == "if":
+		return t.decodeCondition(words[1:])
 	default:
 		return errors.New("want 'put KEY VALUE', 'del KEY' or a JSON object")
 	}
 	return nil
 }
 
-func decodeJSONOperation(batch *leveldb.Batch, line []byte) error {
+func (t *transaction) decodeJSON(line []byte) error {
 	fields, err := decodeFields(line)
 	if err != nil {
 		return err
 	}
-	op, given := fields["op"]
-	delete(fields, "op")
+	if _, conditional := fields["if"]; conditional {
+		return t.decodeJSONCondition(fields)
+	}
+	op, given, err := fields.text("op")
 	switch {
+	case err != nil:
+		return err
 	case op == "put" || !given:
 		r, err := fields.record()
 		if err != nil {
 			return err
 		}
-		batch.Put(r.key, r.value)
+		t.batch.Put(r.key, r.value)
 		return nil
 	case op == "del":
 		key, err := fields.take("key")
 		if err != nil {
 			return err
 		}
-		batch.Delete(key)
+		t.batch.Delete(key)
 		return fields.empty()
 	}
 	return fmt.Errorf(`"op" is %q, not "put" or "del"`, op)

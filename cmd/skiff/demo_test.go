@@ -44,6 +44,15 @@ fails 5 get a --timeout 300ms
 expect 1 get a --consistency stale
 restart
 expect 1 get a
+
+# A write that depends on what is there.
+on follower cas a 1 2
+fails 4 cas a 1 3
+fails 4 on follower put a 3 --if-absent
+expect 2 on 3 get a
+on follower txn 'if a value 2' 'if lock absent' 'put a 1'
+expect 1 on 1 get a
+fails 2 on 1 cas a 1
 checksum
 put d 'with "quotes"'   # printed by:
 get d
@@ -105,6 +114,9 @@ func TestDemoTourAndCompletion(t *testing.T) {
 	}
 	for line, want := range map[string][]string{
 		"sc":                     {"scan "},
+		"tx":                     {"txn "},
+		"cas k v --vers":         {"cas k v --version "},
+		"on 2 get k --vers":      {"on 2 get k --versions "},
 		"kill le":                {"kill leader "},
 		"on 2 ge":                {"on 2 get "},
 		"get k --consistency st": {"get k --consistency stale "},

@@ -17,7 +17,8 @@ const exitCodesHelp = `Exit codes:
   1  error
   2  wrong usage
   3  not found, or not a member
-  4  conflict: another write got in between, nothing was applied
+  4  conflict: a condition does not hold, or another write got in between; nothing was
+     applied
   5  no leader, or the cluster is unhealthy, or would be
   6  node unreachable
   7  refused: another cluster, protocol version or node than expected

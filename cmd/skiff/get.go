@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/syndtr/goleveldb/leveldb"
@@ -18,13 +19,18 @@ func newGetCmd(e *env) *cobra.Command {
 		Use:   "get KEY",
 		Short: "Print the value of a key",
 		Long: `Print the value of a key, byte for byte; on a terminal a newline follows.
-The exit code is 3 if there is no such key.`,
+The exit code is 3 if there is no such key.
+
+With --versions, the version of the key and a tab come first, and JSON has "version". It is
+a number that each write of the key makes greater; "skiff cas" and "skiff txn" take it.`,
 		Example: `  skiff get user/1
+  skiff get user/1 --versions
   skiff get user/1 -o json
   skiff get --hex-keys 00ff -o hex
   skiff get photo > photo.jpg`,
 		Args: cobra.ExactArgs(1),
 	}
+	versions := cmd.Flags().Bool("versions", false, "print the version of the key, too")
 	keys := newKeyParser(cmd)
 	c := newReader(e, cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -36,29 +42,41 @@ The exit code is 3 if there is no such key.`,
 		if err != nil {
 			return err
 		}
-		return c.request(cmd.Context(), func(_ context.Context, db *skiff.DB) error {
-			value, err := db.Get(key, nil)
-			if errors.Is(err, leveldb.ErrNotFound) {
-				return fmt.Errorf("%.100q: %w", key, err)
-			}
+		return c.request(cmd.Context(), func(ctx context.Context, db *skiff.DB) error {
+			value, version, err := db.GetVersioned(ctx, key)
 			if err != nil {
-				return err
+				return atKey(key, err)
+			}
+			if !*versions {
+				version = 0
 			}
 			newline := isTerminal(e.stdout) && cmd.Flag("output").Value.String() == ""
-			return printValue(e.stdout, format, record{key: key, value: value}, newline)
+			return printValue(e.stdout, format, record{key: key, value: value, version: version}, newline)
 		})
 	}
 	return cmd
 }
 
+// atKey says which key an error is about that depends on what the key holds.
+func atKey(key []byte, err error) error {
+	if errors.Is(err, leveldb.ErrNotFound) || errors.Is(err, skiff.ErrConflict) {
+		return fmt.Errorf("%.100q: %w", key, err)
+	}
+	return err
+}
+
 func printValue(w io.Writer, format string, r record, newline bool) error {
-	out := r.value
+	var out []byte
+	if r.version != 0 {
+		out = append(strconv.AppendUint(out, r.version, 10), '\t')
+	}
 	switch format {
 	case "hex":
-		out = append(hex.AppendEncode(nil, r.value), '\n')
+		out = append(hex.AppendEncode(out, r.value), '\n')
 	case "json", "jsonl":
 		out = append(appendJSON(nil, r), '\n')
 	default:
+		out = append(out, r.value...)
 		if newline {
 			out = append(out, '\n')
 		}

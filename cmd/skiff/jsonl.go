@@ -19,6 +19,9 @@ func appendJSON(dst []byte, r record) []byte {
 	if !r.keyOnly {
 		dst = appendField(append(dst, ','), "value", r.value)
 	}
+	if r.version != 0 {
+		dst = strconv.AppendUint(append(dst, `,"version":`...), r.version, 10)
+	}
 	return append(dst, '}')
 }
 
@@ -45,8 +48,9 @@ func decodeJSON(line []byte) (record, error) {
 	return fields.record()
 }
 
-// jsonFields are the members of a JSON object of strings.
-type jsonFields map[string]string
+// jsonFields are the members of a JSON object. Whoever takes one says of what type it
+// has to be.
+type jsonFields map[string]json.RawMessage
 
 func decodeFields(line []byte) (jsonFields, error) {
 	if !utf8.Valid(line) {
@@ -87,17 +91,7 @@ func (f jsonFields) decodeNext(d *json.Decoder) error {
 	if err := d.Decode(&raw); err != nil {
 		return fmt.Errorf("%q: %w", name, err)
 	}
-	if raw[0] != '"' {
-		return fmt.Errorf("%q is not a string", name)
-	}
-	if hasLoneSurrogate(raw) {
-		return fmt.Errorf("%q has half a surrogate pair", name)
-	}
-	var s string
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return fmt.Errorf("%q: %w", name, err)
-	}
-	f[name] = s
+	f[name] = raw
 	return nil
 }
 
@@ -144,11 +138,14 @@ func (f jsonFields) record() (record, error) {
 
 // take removes a field that may stand in base64.
 func (f jsonFields) take(name string) ([]byte, error) {
-	text, plain := f[name]
-	encoded, coded := f[name+"_b64"]
-	delete(f, name)
-	delete(f, name+"_b64")
+	text, plain, err := f.text(name)
+	if err != nil {
+		return nil, err
+	}
+	encoded, coded, err := f.text(name + "_b64")
 	switch {
+	case err != nil:
+		return nil, err
 	case plain && coded:
 		return nil, fmt.Errorf("both %q and %q", name, name+"_b64")
 	case plain:
@@ -161,6 +158,38 @@ func (f jsonFields) take(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%q: %w", name+"_b64", err)
 	}
 	return content, nil
+}
+
+// text removes a field that is a string, if it is there.
+func (f jsonFields) text(name string) (text string, found bool, err error) {
+	raw, found := f[name]
+	delete(f, name)
+	switch {
+	case !found:
+		return "", false, nil
+	case raw[0] != '"':
+		return "", true, fmt.Errorf("%q is not a string", name)
+	case hasLoneSurrogate(raw):
+		return "", true, fmt.Errorf("%q has half a surrogate pair", name)
+	}
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return "", true, fmt.Errorf("%q: %w", name, err)
+	}
+	return text, true, nil
+}
+
+// number removes a field that is a whole number.
+func (f jsonFields) number(name string) (uint64, error) {
+	raw, found := f[name]
+	delete(f, name)
+	if !found {
+		return 0, fmt.Errorf("no %q", name)
+	}
+	n, err := strconv.ParseUint(string(raw), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a whole number", name)
+	}
+	return n, nil
 }
 
 func (f jsonFields) empty() error {

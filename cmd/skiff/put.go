@@ -14,13 +14,16 @@ func newPutCmd(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put KEY VALUE | put KEY - | put KEY --file FILE",
 		Short: "Set the value of a key",
-		Long:  `Set the value of a key. The value "-" means standard input, taken as it is.`,
+		Long: `Set the value of a key. The value "-" means standard input, taken as it is. With
+--if-absent, the exit code is 4, and nothing is written, if the key exists.`,
 		Example: `  skiff put user/1 Ada
+  skiff put user/1 Ada --if-absent
   skiff put photo --file photo.jpg
   date | skiff put now -`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	file := cmd.Flags().String("file", "", "read the value from `file`")
+	ifAbsent := cmd.Flags().Bool("if-absent", false, "only if the key does not exist")
 	keys := newKeyParser(cmd)
 	c := newClient(e, cmd, requestTimeout)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -35,7 +38,11 @@ func newPutCmd(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return c.request(cmd.Context(), func(_ context.Context, db *skiff.DB) error {
+		return c.request(cmd.Context(), func(ctx context.Context, db *skiff.DB) error {
+			if *ifAbsent {
+				_, err := db.PutIfAbsent(ctx, key, value)
+				return atKey(key, err)
+			}
 			return db.Put(key, value, nil)
 		})
 	}

@@ -6,6 +6,7 @@ import "encoding/hex"
 type record struct {
 	key, value []byte
 	keyOnly    bool
+	version    uint64 // 0: not asked for
 }
 
 // appendHex appends key, tab and value in hexadecimal.

@@ -68,7 +68,7 @@ func writeRecords(ctx context.Context, out *recordWriter, it iterator.Iterator, 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := out.write(record{it.Key(), it.Value(), keysOnly}); err != nil {
+		if err := out.write(record{key: it.Key(), value: it.Value(), keyOnly: keysOnly}); err != nil {
 			return err
 		}
 		if out.written == limit {
