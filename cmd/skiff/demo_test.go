@@ -52,6 +52,7 @@ fails 4 on follower put a 3 --if-absent
 expect 2 on 3 get a
 on follower txn 'if a value 2' 'if lock absent' 'put a 1'
 expect 1 on 1 get a
+append event/ x
 fails 2 on 1 cas a 1
 checksum
 put d 'with "quotes"'   # printed by:

@@ -40,6 +40,10 @@ func TestExamples(t *testing.T) {
 			"skiff put light red; skiff put counter 7; date() { echo today; }",
 			"counter\t8\nlight\tgreen\nstarted\ttoday\\\\n\n",
 		},
+		"append": {
+			"",
+			"event/\\w{20}\tstarted\nevent/\\w{20}\tstopped\n",
+		},
 		"txn": {
 			"skiff put a 100; skiff put stock 3; echo 'put c 1' >transfer.txt",
 			"a\t90\nb\t10\nc\t1\nlock\tme\norder/1\tAda\nstock\t2\n",
