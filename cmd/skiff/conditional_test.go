@@ -112,9 +112,9 @@ func TestVersionsChain(t *testing.T) {
 	}
 	version := line(c.ok(t, "cas", "k", "a", "--version", "0"))
 	version = inJSON(c.ok(t, "cas", "k", "b", "--version", version, "-o", "json"))
-	version = line(c.ok(t, "txn", "if k version "+version, "put k c"))
-	version = inJSON(c.ok(t, "txn", `{"if":"version","key":"k","version":`+version+`}`, "put k d", "put l d", "-o", "jsonl"))
-	version = line(c.ok(t, "cas", "k", "d", "e", "-o", "raw"))
+	version = line(c.ok(t, "cas", "k", "c", "--version", version, "-o", "raw"))
+	version = line(c.ok(t, "txn", "if k version "+version, "put k d"))
+	version = inJSON(c.ok(t, "txn", `{"if":"version","key":"k","version":`+version+`}`, "put k e", "put l e", "-o", "jsonl"))
 	if got, want := c.ok(t, "get", "k", "--versions"), version+"\te"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -16,7 +16,7 @@ const exitCodesHelp = `Exit codes:
   0  done, or found
   1  error
   2  wrong usage
-  3  not found, or not a member
+  3  not found, not a member, or a write that was not applied ("skiff resolve")
   4  conflict: a condition does not hold, or another write got in between; nothing was
      applied
   5  no leader, or the cluster is unhealthy, or would be
@@ -87,17 +87,34 @@ func report(w io.Writer, err error, asJSON bool) {
 			Kind           string `json:"kind"`
 			Exit           int    `json:"exit"`
 			UnknownOutcome bool   `json:"unknown_outcome,omitempty"`
-		}{strings.Join(messages(err), "; "), o.kind, o.code, errors.Is(err, skiff.ErrUnknownOutcome)})
+			Token          string `json:"token,omitempty"`
+		}{strings.Join(messages(err), "; "), o.kind, o.code, errors.Is(err, skiff.ErrUnknownOutcome), string(tokenOf(err))})
 		return
 	}
 	fmt.Fprintf(w, "skiff: %s\n", strings.Join(messages(err), "\n"))
 }
 
-// messages are the lines of an error, without the name of the library in them.
+// messages are the lines of an error, without the name of the library in them, and
+// the way to learn its outcome.
 func messages(err error) []string {
 	lines := strings.Split(err.Error(), "\n")
 	for i, line := range lines {
 		lines[i] = strings.ReplaceAll(strings.TrimPrefix(line, "skiff: "), ": skiff: ", ": ")
 	}
+	if token := tokenOf(err); token != "" && !errors.Is(err, skiff.ErrSessionExpired) {
+		lines = append(lines, fmt.Sprintf("'skiff resolve %s' tells what became of it", token))
+	}
 	return lines
+}
+
+// tokenOf returns the token of a write of unknown outcome.
+func tokenOf(err error) skiff.Token {
+	var e *skiff.Error
+	for errors.As(err, &e) {
+		if e.Token != "" {
+			return e.Token
+		}
+		err = e.Err
+	}
+	return ""
 }

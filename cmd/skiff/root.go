@@ -94,7 +94,7 @@ func newBaseCmd(e *env) *cobra.Command {
 		return applySettings(cmd, e.getenv)
 	}
 	addGroup(base, "Data:", newPutCmd(e), newGetCmd(e), newHasCmd(e), newDelCmd(e), newScanCmd(e),
-		newAppendCmd(e), newCasCmd(e), newBatchCmd(e), newTxnCmd(e), newLoadCmd(e), newDumpCmd(e))
+		newAppendCmd(e), newCasCmd(e), newBatchCmd(e), newTxnCmd(e), newResolveCmd(e), newLoadCmd(e), newDumpCmd(e))
 	addGroup(base, "Cluster:", newPeersCmd(e), newStatsCmd(e), newLeaderCmd(e), newChecksumCmd(e), newBenchCmd(e))
 	addGroup(base, "Membership:", newJoinCmd(e), newLeaveCmd(e), newTransferCmd(e), newWeakenCmd(e), newWaitCmd(e))
 	base.AddCommand(newVersionCmd(e))

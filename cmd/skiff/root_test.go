@@ -41,6 +41,8 @@ func TestUsageErrors(t *testing.T) {
 		{"cas", "k", "new", "--version", "-1"},
 		{"cas", "k", "old", "new", "-o", "hex"},
 		{"txn", "put k v", "-o", "hex"},
+		{"resolve"},
+		{"resolve", "token", "-o", "hex"},
 		{"scan", "extra"},
 		{"scan", "--limit", "-1"},
 		{"load"},
