@@ -118,7 +118,7 @@ func newClient(nodes []string, o Options, pin bool) *client {
 		transport: o.Transport, timeout: o.RPCTimeout, clusterID: c.knownClusterID,
 		links: newLinks(func(Event) {}),
 	}, wire.KindClient)
-	c.proposer = newProposer(c.ctx, c, c.retry, c.knownClusterID)
+	c.proposer = newProposer(c.ctx, c, c.retry, c.tokenClusterID)
 	return c
 }
 
@@ -126,6 +126,16 @@ func (c *client) knownClusterID() wire.ClusterID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.clusterID
+}
+
+// tokenClusterID is the id for tokens. Where it is not known, since the node in use did
+// not know it either, it is asked for.
+func (c *client) tokenClusterID() wire.ClusterID {
+	id := c.knownClusterID()
+	if id.IsZero() {
+		signal(c.stale)
+	}
+	return id
 }
 
 // connect finds a node that answers, and learns of the others from it. From then

@@ -19,19 +19,24 @@
 // # Promises
 //
 // A write that returned nil is on disk at a majority. Reads and writes are
-// linearizable on every node unless asked otherwise ([DB.WithConsistency]). A
-// write is applied at most once, and its error tells whether it may have been
-// ([ErrUnknownOutcome]) or certainly was not ([ErrNotApplied]).
+// linearizable on every node unless asked otherwise ([DB.WithConsistency]).
+// Transactions ([DB.Update]) are serializable. A write is applied at most once, and its
+// error tells whether it may have been ([ErrUnknownOutcome]; [DB.Resolve] tells more),
+// or was not and may be repeated ([ErrNotApplied]), or was not and why
+// ([ErrRejected]).
 //
 // # Where things live
 //
 // The way of a write: DB.Put (db.go) encodes it (internal/command) and hands it
 // to the node's proposer (proposer.go), which groups what is waiting, numbers it
-// under a session and brings it to the leader (leadership.go), over the network
+// under a session (numbering.go) and brings it to the leader (leadership.go), over the network
 // (peers.go, rpc.go, internal/wire) if that is another node. raft puts it into the
 // logs of a majority (logstore.go and the layers that it names; rafttransport.go).
-// Each node's state machine (fsm.go) applies it to its goleveldb
-// (internal/storage), and the result travels back.
+// Each node's state machine (fsm.go, apply.go) applies it to its goleveldb
+// (internal/storage) if it has not come before (sessions.go) and its conditions hold
+// (preconditions.go), and the outcome travels back (outcome.go). token.go asks for one
+// that did not arrive. conditional.go has the conditions as users make them; tx.go and
+// transaction.go make them from what a transaction has read (readset.go).
 //
 // The way of a read: read.go gets a read index from the leader and waits until
 // the local state has reached it; then local.go reads that state.

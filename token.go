@@ -81,9 +81,6 @@ func (p *proposer) decide(ctx context.Context, token Token, encoded []byte, cmd 
 	if err != nil {
 		return receipt{}, because(ErrRejected, err)
 	}
-	if mine := p.cluster(); cluster != mine && !cluster.IsZero() && !mine.IsZero() {
-		return receipt{}, because(ErrRejected, fmt.Errorf("the token is of cluster %s, this is %s", cluster, mine))
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })()
@@ -91,8 +88,10 @@ func (p *proposer) decide(ctx context.Context, token Token, encoded []byte, cmd 
 	var last error
 	for n := 0; ; n++ {
 		changed := p.router.leaderChanged()
-		o, err := p.ask(ctx, cmd(session, seq), seq)
+		o, err := p.askFor(ctx, cluster, cmd(session, seq), seq)
 		switch {
+		case errors.Is(err, errOtherCluster):
+			return receipt{}, because(ErrRejected, err)
 		case err == nil:
 			r, err := decided(o, seq, encoded)
 			if err == ErrSessionExpired {
@@ -109,8 +108,20 @@ func (p *proposer) decide(ctx context.Context, token Token, encoded []byte, cmd 
 	}
 }
 
-// ask makes one attempt to learn the outcome of one write.
-func (p *proposer) ask(ctx context.Context, cmd []byte, seq uint64) (command.Outcome, error) {
+var (
+	errOtherCluster = errors.New("the token is of another cluster")
+	errClusterID    = errors.New("the id of this cluster is not known yet")
+)
+
+// askFor makes one attempt to learn the outcome of one write.
+func (p *proposer) askFor(ctx context.Context, cluster wire.ClusterID, cmd []byte, seq uint64) (command.Outcome, error) {
+	switch mine := p.cluster(); {
+	case cluster == mine, cluster.IsZero(): // zero: who made the token did not know
+	case mine.IsZero():
+		return command.Outcome{}, errClusterID
+	default:
+		return command.Outcome{}, fmt.Errorf("%w: %s, this is %s", errOtherCluster, cluster, mine)
+	}
 	one := command.Span{First: seq, Count: 1}
 	res, err := p.router.send(ctx, cmd)
 	switch {
