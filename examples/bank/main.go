@@ -172,6 +172,7 @@ func (b *bank) audit(ctx context.Context, db *skiff.DB, closed <-chan struct{}) 
 // under way, each of them is in it as a whole or not at all.
 func sum(ctx context.Context, db *skiff.DB) (total int, err error) {
 	err = db.View(ctx, func(tx *skiff.Tx) error {
+		total = 0 // the function may run again
 		it := tx.NewIterator(util.BytesPrefix([]byte("accounts/")))
 		defer it.Release()
 		for it.Next() {

@@ -190,8 +190,9 @@ func move(tx *skiff.Tx, j job, from, to string) error {
 
 // count tells how many jobs are in each place, in one state of the database.
 func (q queue) count(ctx context.Context) (map[string]int, error) {
-	counts := map[string]int{}
+	var counts map[string]int
 	err := q.db.View(ctx, func(tx *skiff.Tx) error {
+		counts = map[string]int{} // the function may run again
 		it := tx.NewIterator(util.BytesPrefix([]byte("jobs/")))
 		defer it.Release()
 		for it.Next() {
