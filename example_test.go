@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/util"
@@ -177,15 +178,106 @@ func ExampleErrUnknownOutcome() {
 	defer stop()
 
 	err := node.DB().Put([]byte("k"), []byte("v"), nil)
+	var e *skiff.Error
+	if errors.Is(err, skiff.ErrUnknownOutcome) && errors.As(err, &e) {
+		// It was applied once, or not at all. The token tells, here or elsewhere.
+		_, err = node.DB().Resolve(ctx, e.Token)
+	}
 	switch {
 	case err == nil:
 		fmt.Println("applied, and on disk at a majority")
-	case errors.Is(err, skiff.ErrUnknownOutcome):
-		fmt.Println("applied once or not at all: read to find out")
+	case errors.Is(err, skiff.ErrNotApplied):
+		fmt.Println("not applied, and can be repeated:", err)
+	case errors.Is(err, skiff.ErrRejected):
+		fmt.Println("not applied, and not to be repeated as it is:", err)
 	default:
-		fmt.Println("certainly not applied:", err)
+		fmt.Println("nobody could be asked, or it is forgotten:", err)
 	}
 	// Output: applied, and on disk at a majority
+}
+
+// A lock that is taken by who writes it first, and given back by its owner only.
+func ExampleDB_WriteIf() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	db := node.DB()
+
+	if _, err := db.PutIfAbsent(ctx, []byte("lock"), []byte("ada")); err != nil {
+		log.Fatal(err)
+	}
+	_, err := db.PutIfAbsent(ctx, []byte("lock"), []byte("grace"))
+	fmt.Println("grace takes it:", errors.Is(err, skiff.ErrConflict))
+
+	release := func(owner string) error {
+		batch := new(leveldb.Batch)
+		batch.Delete([]byte("lock"))
+		_, err := db.WriteIf(ctx, batch, skiff.IfValue([]byte("lock"), []byte(owner)))
+		return err
+	}
+	fmt.Println("grace gives it back:", errors.Is(release("grace"), skiff.ErrConflict))
+	fmt.Println("ada gives it back:", release("ada"))
+	// Output:
+	// grace takes it: true
+	// grace gives it back: true
+	// ada gives it back: <nil>
+}
+
+// A counter that is not read and written in one step.
+func ExampleDB_CompareAndSwap() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	db, key := node.DB(), []byte("counter")
+
+	increment := func() error {
+		for {
+			value, version, err := db.GetVersioned(ctx, key) // version 0: there is none
+			if err != nil && err != leveldb.ErrNotFound {
+				return err
+			}
+			n, _ := strconv.Atoi(string(value)) // 0 if there is none
+			_, err = db.CompareAndSwap(ctx, key, version, strconv.AppendInt(nil, int64(n+1), 10))
+			if !errors.Is(err, skiff.ErrConflict) {
+				return err
+			}
+		}
+	}
+	for range 3 {
+		if err := increment(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	value, err := db.Get(key, nil)
+	fmt.Printf("%s %v\n", value, err)
+	// Output: 3 <nil>
+}
+
+// Events in the order in which they were agreed on, and those that came since.
+func ExampleDB_Append() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	db, events := node.DB(), util.BytesPrefix([]byte("events/"))
+
+	var seen []byte
+	for _, event := range []string{"ordered", "paid", "sent"} {
+		key, err := db.Append(ctx, []byte("events/"), []byte(event))
+		if err != nil {
+			log.Fatal(err)
+		}
+		if event == "ordered" {
+			seen = key
+		}
+	}
+	it := db.NewIterator(&util.Range{Start: append(seen, 0), Limit: events.Limit}, nil)
+	defer it.Release()
+	for it.Next() {
+		fmt.Printf("%s\n", it.Value())
+	}
+	// Output:
+	// paid
+	// sent
 }
 
 // A node tells what it does and what happens to it, to who subscribes before it is

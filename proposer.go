@@ -245,7 +245,7 @@ func (p *proposer) attempt(g *group) error {
 	default:
 		return err
 	}
-	if res.Status == command.StatusOK {
+	if !forgotten(res) {
 		return p.settle(g, res)
 	}
 	p.dropSession(g.session)
@@ -256,6 +256,16 @@ func (p *proposer) attempt(g *group) error {
 	// An earlier attempt may have been applied, and is no longer remembered.
 	p.fail(g, ErrSessionExpired)
 	return nil
+}
+
+// forgotten tells whether nothing of a command was applied because its session, or all
+// of its numbers, are not remembered any more.
+func forgotten(res command.Result) bool {
+	if res.Status != command.StatusOK {
+		return true
+	}
+	other := func(o command.Outcome) bool { return o.Status != command.StatusForgotten }
+	return len(res.Outcomes) > 0 && !slices.ContainsFunc(res.Outcomes, other)
 }
 
 // expose returns the command to send, and whether it was sent before. A command

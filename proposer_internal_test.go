@@ -582,8 +582,22 @@ func TestASessionThatIsGone(t *testing.T) {
 			again.tells(8, command.Outcome{Span: again.span(), Status: command.StatusForgotten})
 			a.gets(0, ErrUnknownOutcome, ErrSessionExpired)
 			b := p.write("b")
-			p.nextWrite(7, 2, 2, "b").ok(9)
+			p.opens(8)
+			p.nextWrite(8, 1, 1, "b").ok(9)
 			b.gets(9)
+		})
+	})
+	t.Run("spoilt by somebody else who uses it", func(t *testing.T) {
+		inBubble(t, 0, func(p *proposerTest) {
+			a := p.write("a")
+			p.opens(7)
+			first := p.nextWrite(7, 1, 1, "a")
+			first.tells(8, command.Outcome{Span: first.span(), Status: command.StatusForgotten})
+			a.waits()
+			p.retries()
+			p.opens(9)
+			p.nextWrite(9, 1, 1, "a").ok(10)
+			a.gets(10)
 		})
 	})
 	t.Run("for a command that may be in the log under it", func(t *testing.T) {
