@@ -24,7 +24,8 @@ import (
 // that it opened an iterator on, has been written since. That makes transactions
 // serializable. It may be used concurrently.
 type Transaction struct {
-	db *DB
+	db       *DB
+	readOnly bool
 
 	mu     sync.Mutex
 	view   view
@@ -39,11 +40,16 @@ func (db *DB) OpenTransaction() (*Transaction, error) {
 	if err := db.writable(); err != nil {
 		return nil, err
 	}
+	tr, err := db.begin(false)
+	return tr, db.wrap("open transaction", err)
+}
+
+func (db *DB) begin(readOnly bool) (*Transaction, error) {
 	v, err := db.openView()
 	if err != nil {
-		return nil, db.wrap("open transaction", err)
+		return nil, err
 	}
-	return &Transaction{db: db, view: v, writes: overlay.New(), reads: map[string]uint64{}}, nil
+	return &Transaction{db: db, view: v, readOnly: readOnly, writes: overlay.New(), reads: map[string]uint64{}}, nil
 }
 
 // Get returns the value of key as the transaction sees it, or
@@ -129,6 +135,9 @@ func (tr *Transaction) write(ops ...command.Op) error {
 	defer tr.mu.Unlock()
 	if tr.over() {
 		return tr.db.wrap("write in transaction", ErrTransactionDone)
+	}
+	if tr.readOnly {
+		return leveldb.ErrReadOnly
 	}
 	if err := tr.db.limits.check(command.Write{Ops: ops}); err != nil {
 		return tr.db.tooLarge("write in transaction", err)
