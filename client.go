@@ -36,7 +36,7 @@ type DialOptions struct {
 	// node as it is.
 	Pin bool
 
-	MaxKeySize, MaxValueSize, MaxBatchSize int
+	MaxKeySize, MaxValueSize, MaxBatchSize, MaxReadSet int
 }
 
 // Dial connects to a cluster from a process that is no member of it. It needs the
@@ -71,6 +71,7 @@ func (o DialOptions) complete(addresses []string) (Options, []string, error) {
 		RPCTimeout: o.RPCTimeout, RequestTimeout: o.RequestTimeout,
 		RetryWait: o.RetryWait, RetryCount: o.RetryCount,
 		MaxKeySize: o.MaxKeySize, MaxValueSize: o.MaxValueSize, MaxBatchSize: o.MaxBatchSize,
+		MaxReadSet: o.MaxReadSet,
 	}.withDefaults("/ip4/127.0.0.1/tcp/0")
 	if len(addresses) == 0 {
 		return opts, nil, &OptionError{"addresses", "is empty; name at least one node"}

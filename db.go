@@ -43,7 +43,7 @@ type handle struct {
 }
 
 type limits struct {
-	key, value, batch int // bytes
+	key, value, batch, reads int // bytes
 }
 
 // backend is what a DB stands on: a node in this process, or a connection to one.
@@ -263,13 +263,25 @@ func (l limits) check(w command.Write) error {
 			return fmt.Errorf("value of %d bytes, the limit is %d (MaxValueSize)", len(op.Value), l.value)
 		}
 	}
+	reads := 0
 	for _, c := range w.Conditions {
-		total += len(c.Key) + len(c.Value) + len(c.Limit) + 2*opOverhead
+		if c.Count > uint64(l.reads) { // so that it cannot overflow
+			return l.readTooMuch()
+		}
+		reads += len(c.Key) + len(c.Limit) + readOverhead*(1+int(c.Count))
+		if reads > l.reads {
+			return l.readTooMuch()
+		}
+		total += len(c.Key) + len(c.Value) + len(c.Limit) + len(c.Digest) + 2*opOverhead
 	}
 	if total > l.batch {
 		return fmt.Errorf("batch of %d bytes, the limit is %d (MaxBatchSize)", total, l.batch)
 	}
 	return nil
+}
+
+func (l limits) readTooMuch() error {
+	return fmt.Errorf("what was read is more than the limit of %d bytes (MaxReadSet)", l.reads)
 }
 
 // NewIterator walks the keys in slice (nil: all) in a state that does not change.

@@ -27,6 +27,7 @@ const (
 // must be able to read what any other one sends.
 const (
 	maxBatchSizeLimit = 32 << 20
+	maxReadSetLimit   = 32 << 20
 	minTimeout        = 10 * time.Millisecond
 )
 
@@ -153,6 +154,13 @@ type Options struct {
 	// 32 MiB, and the others at most it.
 	MaxKeySize, MaxValueSize, MaxBatchSize int
 
+	// MaxReadSet bounds, in bytes, what a transaction that writes may read: each key
+	// counts its length and 16, and so does each end of a range that an iterator
+	// walked over. Past it Commit fails with ErrTooLarge. The conditions of a write
+	// count likewise. All nodes look at each of these keys when they apply the commit,
+	// while others wait. Default 1 MiB, at most 32 MiB.
+	MaxReadSet int
+
 	// SnapshotThreshold is how many log entries may pile up before the state is
 	// synced and the log truncated; SnapshotInterval is how often that is checked
 	// (the actual interval is random between one and two times this).
@@ -200,6 +208,7 @@ func (o Options) withDefaults(addr string) Options {
 	setDefault(&o.MaxBatchSize, 16<<20)
 	setDefault(&o.MaxValueSize, min(8<<20, o.MaxBatchSize))
 	setDefault(&o.MaxKeySize, min(64<<10, o.MaxBatchSize))
+	setDefault(&o.MaxReadSet, 1<<20)
 	setDefault(&o.SnapshotThreshold, 8192)
 	setDefault(&o.SnapshotInterval, 10*time.Second)
 	setDefault(&o.SnapshotBytes, 64<<20)
@@ -345,6 +354,7 @@ func (o *Options) validateSizes(string) error {
 		{"MaxBatchSize", o.MaxBatchSize, maxBatchSizeLimit},
 		{"MaxValueSize", o.MaxValueSize, o.MaxBatchSize},
 		{"MaxKeySize", o.MaxKeySize, o.MaxBatchSize},
+		{"MaxReadSet", o.MaxReadSet, maxReadSetLimit},
 		{"InstallChunkSize", o.InstallChunkSize, 16 << 20},
 	} {
 		if s.value < 1 || s.value > s.max {
@@ -369,7 +379,7 @@ func (o *Options) retention() retention {
 }
 
 func (o *Options) limits() limits {
-	return limits{key: o.MaxKeySize, value: o.MaxValueSize, batch: o.MaxBatchSize}
+	return limits{key: o.MaxKeySize, value: o.MaxValueSize, batch: o.MaxBatchSize, reads: o.MaxReadSet}
 }
 
 // listenAddress is the parsed Listen; validate has checked it.

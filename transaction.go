@@ -1,10 +1,8 @@
 package skiff
 
 import (
-	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -14,25 +12,24 @@ import (
 
 	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/overlay"
-	"github.com/skiffdb/skiff/internal/storage"
 )
 
 // Transaction collects writes and applies them as a whole at Commit, with the
 // methods of *leveldb.Transaction. Unlike goleveldb's it is optimistic: it locks
 // nobody out, reads from a snapshot taken when it was opened plus its own writes,
 // and Commit fails with [ErrConflict] if a key that it read, or any key in a range
-// that it opened an iterator on, has been written since. That makes transactions
-// serializable. It may be used concurrently.
+// that it walked over, has been written since. That makes transactions
+// serializable; see [DB.Update], which repeats them. It may be used concurrently.
 type Transaction struct {
-	db       *DB
-	readOnly bool
+	db   *DB
+	view view
 
-	mu     sync.Mutex
-	view   view
-	writes *overlay.Overlay
-	reads  map[string]uint64 // versions of keys read; 0: absent
-	ranges []util.Range      // ranges read; keys are copies
-	done   bool
+	mu        sync.Mutex
+	writes    *overlay.Overlay
+	reads     readSet // of view
+	iterators map[*txIterator]struct{}
+	lost      error // why the view cannot be read any more
+	done      bool
 }
 
 // OpenTransaction opens a transaction. It must be committed or discarded.
@@ -40,50 +37,77 @@ func (db *DB) OpenTransaction() (*Transaction, error) {
 	if err := db.writable(); err != nil {
 		return nil, err
 	}
-	tr, err := db.begin(false)
+	tr, err := db.begin(db.limits.reads)
 	return tr, db.wrap("open transaction", err)
 }
 
-func (db *DB) begin(readOnly bool) (*Transaction, error) {
+func (db *DB) begin(maxReadSet int) (*Transaction, error) {
 	v, err := db.openView()
 	if err != nil {
 		return nil, err
 	}
-	return &Transaction{db: db, view: v, readOnly: readOnly, writes: overlay.New(), reads: map[string]uint64{}}, nil
+	return &Transaction{
+		db: db, view: v, writes: overlay.New(), iterators: map[*txIterator]struct{}{},
+		reads: readSet{limit: maxReadSet},
+	}, nil
 }
 
 // Get returns the value of key as the transaction sees it, or
 // leveldb.ErrNotFound. The caller owns the value.
 func (tr *Transaction) Get(key []byte, ro *opt.ReadOptions) ([]byte, error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
 	value, err := tr.get(key, ro)
 	return value, tr.db.wrap("get in transaction", err)
 }
 
 func (tr *Transaction) get(key []byte, ro *opt.ReadOptions) ([]byte, error) {
-	if tr.over() {
-		return nil, ErrTransactionDone
-	}
-	switch value, known, err := tr.writes.Get(key); {
-	case known && err == nil:
-		return append([]byte{}, value...), nil
-	case known:
-		return nil, err
+	if value, known, err := tr.own(key); known || err != nil {
+		return value, err
 	}
 	ctx, cancel := tr.db.callContext()
 	defer cancel()
 	value, version, err := tr.view.get(ctx, key, ro)
-	if err == nil || errors.Is(err, leveldb.ErrNotFound) {
-		tr.reads[string(key)] = version
+	failure := err
+	if errors.Is(err, leveldb.ErrNotFound) {
+		failure = nil
+	}
+	if done := tr.saw(failure, func(r *readSet) { r.key(string(key), version) }); done != nil {
+		return nil, done
 	}
 	return value, err
 }
 
-// Has tells whether key exists as the transaction sees it.
-func (tr *Transaction) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
+// own gives what the transaction itself says of key, if it does.
+func (tr *Transaction) own(key []byte) (value []byte, known bool, err error) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
+	if tr.over() {
+		return nil, false, ErrTransactionDone
+	}
+	value, known, err = tr.writes.Get(key)
+	if known && err == nil {
+		value = append([]byte{}, value...)
+	}
+	return value, known, err
+}
+
+// saw records what was read, or the failure to read. What is read when the
+// transaction is over cannot have led to any of its writes.
+func (tr *Transaction) saw(failure error, record func(*readSet)) error {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	switch {
+	case tr.done:
+		return ErrTransactionDone
+	case errors.Is(failure, ErrViewLost):
+		tr.lost = failure
+	case failure == nil:
+		record(&tr.reads)
+	}
+	return nil
+}
+
+// Has tells whether key exists as the transaction sees it.
+func (tr *Transaction) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
 	_, err := tr.get(key, ro)
 	if errors.Is(err, leveldb.ErrNotFound) {
 		return false, nil
@@ -92,8 +116,9 @@ func (tr *Transaction) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
 }
 
 // NewIterator walks the keys in slice (nil: all) as the transaction sees them;
-// later writes of the transaction may or may not be seen. The whole slice counts
-// as read. Release the iterator before the transaction ends.
+// later writes of the transaction may or may not be seen. What it has walked over
+// counts as read, and the key that it has found. It must be released, and may be used
+// after the end of the transaction.
 func (tr *Transaction) NewIterator(slice *util.Range, ro *opt.ReadOptions) iterator.Iterator {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -104,8 +129,15 @@ func (tr *Transaction) NewIterator(slice *util.Range, ro *opt.ReadOptions) itera
 	if slice != nil {
 		r = util.Range{Start: slices.Clone(slice.Start), Limit: slices.Clone(slice.Limit)}
 	}
-	tr.ranges = append(tr.ranges, r)
-	return tr.writes.NewIterator(tr.view.iterator(tr.db.callContext, &r, ro), &r)
+	it := newTxIterator(tr, tr.view.iterator(tr.db.callContext, &r, ro), r)
+	tr.iterators[it] = struct{}{}
+	return tr.writes.NewIterator(it, &r)
+}
+
+func (tr *Transaction) forget(it *txIterator) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	delete(tr.iterators, it)
 }
 
 // Put sets the value of key, for the transaction until it is committed.
@@ -136,9 +168,6 @@ func (tr *Transaction) write(ops ...command.Op) error {
 	if tr.over() {
 		return tr.db.wrap("write in transaction", ErrTransactionDone)
 	}
-	if tr.readOnly {
-		return leveldb.ErrReadOnly
-	}
 	if err := tr.db.limits.check(command.Write{Ops: ops}); err != nil {
 		return tr.db.tooLarge("write in transaction", err)
 	}
@@ -153,28 +182,34 @@ func (tr *Transaction) write(ops ...command.Op) error {
 }
 
 // Commit applies the writes as a whole. The error is [ErrConflict] if something
-// that the transaction read has changed since; nothing is applied then. Other
-// errors are those of [DB.Write]. In each case the transaction is over.
+// that the transaction read has changed since; nothing is applied then. It is
+// [ErrTooLarge] if it has read more than Options.MaxReadSet. Other errors are those of
+// [DB.Write]. In each case the transaction is over.
 func (tr *Transaction) Commit() error {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
 	if err := tr.db.ok(); err != nil {
 		return err
 	}
-	if tr.done {
-		return tr.db.wrap("commit", ErrTransactionDone)
-	}
-	defer tr.end()
-	if err := tr.db.writable(); err != nil {
-		return err
+	w, err := tr.finish()
+	if err != nil || len(w.Ops) == 0 {
+		return err // what was read was all true at one moment, when the view was opened
 	}
 	ctx, cancel := tr.db.callContext()
 	defer cancel()
-	return tr.db.wrap("commit", tr.commit(ctx))
+	_, err = tr.db.propose(ctx, "commit", w, nil)
+	return err
 }
 
-func (tr *Transaction) commit(ctx context.Context) error {
-	var w command.Write
+// finish ends the transaction, and returns what it amounts to.
+func (tr *Transaction) finish() (w command.Write, err error) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if tr.done {
+		return w, tr.db.wrap("commit", ErrTransactionDone)
+	}
+	tr.end()
+	if err := tr.db.writable(); err != nil {
+		return w, err
+	}
 	tr.writes.Each(func(key, value []byte, deleted bool) {
 		op := command.Op{Key: key, Value: value}
 		if deleted {
@@ -182,48 +217,16 @@ func (tr *Transaction) commit(ctx context.Context) error {
 		}
 		w.Ops = append(w.Ops, op)
 	})
-	if len(w.Ops) == 0 {
-		return nil // what was read was all true at one moment, when the view was opened
+	switch {
+	case len(w.Ops) == 0:
+		return w, nil
+	case tr.lost != nil:
+		return w, tr.db.wrap("commit", because(ErrNotApplied, tr.lost))
+	case tr.reads.tooLarge():
+		return w, tr.db.tooLarge("commit", tr.db.limits.readTooMuch())
 	}
-	var err error
-	if w.Conditions, err = tr.conditions(); err != nil {
-		return because(ErrNotApplied, err)
-	}
-	if err := tr.db.limits.check(w); err != nil {
-		return tr.db.tooLarge("commit", err)
-	}
-	_, err = tr.db.backend.write(ctx, command.EncodeWrite(w), nil)
-	return err
-}
-
-// conditions say that nothing that was read has changed.
-func (tr *Transaction) conditions() ([]command.Condition, error) {
-	var cs []command.Condition
-	for key, version := range tr.reads {
-		cs = append(cs, command.Condition{Kind: command.CondVersion, Key: []byte(key), Version: version})
-	}
-	slices.SortFunc(cs, func(a, b command.Condition) int { return strings.Compare(string(a.Key), string(b.Key)) })
-	for _, r := range tr.ranges {
-		d, err := tr.digest(r)
-		if err != nil {
-			return nil, err
-		}
-		cs = append(cs, command.Condition{
-			Kind: command.CondRange, Key: r.Start, Limit: r.Limit, HasLimit: r.Limit != nil, Count: d.Count(), Digest: d.Sum(),
-		})
-	}
-	return cs, nil
-}
-
-// digest hashes the keys and versions that the view has in a range.
-func (tr *Transaction) digest(r util.Range) (*storage.RangeDigest, error) {
-	it := tr.view.iterator(tr.db.callContext, &r, nil)
-	defer it.Release()
-	d := storage.NewRangeDigest()
-	for it.Next() {
-		d.Add(it.Key(), it.Version())
-	}
-	return d, it.Error()
+	w.Conditions = tr.reads.conditions()
+	return w, nil
 }
 
 // Discard ends the transaction without applying anything. After Commit, and
@@ -242,4 +245,22 @@ func (tr *Transaction) over() bool { return tr.done || tr.db.ok() != nil }
 func (tr *Transaction) end() {
 	tr.done = true
 	tr.view.release()
+}
+
+// endIterators releases what open iterators hold; they answer with
+// ErrTransactionDone then.
+func (tr *Transaction) endIterators() {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for it := range tr.iterators {
+		it.end()
+	}
+	tr.iterators = nil
+}
+
+// lostView tells why the view could not be read to the end, nil if it could.
+func (tr *Transaction) lostView() error {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.lost
 }
