@@ -72,6 +72,8 @@ var wrongOptions = []struct {
 	{"batch too large", "MaxBatchSize", func(o *skiff.Options) { o.MaxBatchSize = 32<<20 + 1 }},
 	{"value larger than a batch", "MaxValueSize", func(o *skiff.Options) { o.MaxValueSize = 16<<20 + 1 }},
 	{"key larger than a batch", "MaxKeySize", func(o *skiff.Options) { o.MaxKeySize = 16<<20 + 1 }},
+	{"read set too large", "MaxReadSet", func(o *skiff.Options) { o.MaxReadSet = 32<<20 + 1 }},
+	{"negative read set", "MaxReadSet", func(o *skiff.Options) { o.MaxReadSet = -1 }},
 	{"negative key", "MaxKeySize", func(o *skiff.Options) { o.MaxKeySize = -1 }},
 	{"chunk too large", "InstallChunkSize", func(o *skiff.Options) { o.InstallChunkSize = 16<<20 + 1 }},
 	{"install rate too low", "InstallRate", func(o *skiff.Options) { o.InstallRate = 1 }},
@@ -158,6 +160,7 @@ func TestWrongDialOptions(t *testing.T) {
 		"MaxKeySize":     {MaxKeySize: -1},
 		"MaxValueSize":   {MaxValueSize: 17 << 20},
 		"MaxBatchSize":   {MaxBatchSize: 33 << 20},
+		"MaxReadSet":     {MaxReadSet: 33 << 20},
 	} {
 		o.Transport = untouched{t}
 		db, err := skiff.Dial(testContext(t), []string{ownAddress}, o)
@@ -189,6 +192,7 @@ func TestOptionsAtTheirLimits(t *testing.T) {
 		"largest sizes": func(o *skiff.Options) {
 			o.InMemory, o.MaxAppendEntries, o.InstallChunkSize = true, 1024, 16<<20
 			o.MaxKeySize, o.MaxValueSize, o.MaxBatchSize = 32<<20, 32<<20, 32<<20
+			o.MaxReadSet = 32 << 20
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

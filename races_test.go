@@ -82,8 +82,8 @@ func TestRaces(t *testing.T) {
 					wantAbsent(t, db, "c")
 					return
 				}
-				if !errors.Is(err, skiff.ErrConflict) || !errors.Is(err, skiff.ErrNotApplied) ||
-					errors.Is(err, skiff.ErrUnknownOutcome) {
+				if !errors.Is(err, skiff.ErrConflict) || !errors.Is(err, skiff.ErrRejected) ||
+					errors.Is(err, skiff.ErrNotApplied) || errors.Is(err, skiff.ErrUnknownOutcome) {
 					t.Fatalf("got %v, want a conflict", err)
 				}
 				wantPairs(t, db, nil, before...) // nothing of it was applied

@@ -116,6 +116,10 @@ func TestConflictIffTheChangeWasSeen(t *testing.T) {
 		if !s.holds(rt, tr) {
 			rt.Fatal("a conflict without a change")
 		}
+		// What the transaction lets pass, a node does.
+		if err := (limits{batch: math.MaxInt, reads: tr.reads.size}).check(command.Write{Conditions: tr.reads.conditions()}); err != nil {
+			rt.Fatalf("a read set of %d bytes: %v", tr.reads.size, err)
+		}
 		changed := s.change(rt)
 		if s.holds(rt, tr) == seen[changed] {
 			rt.Fatalf("%q changed, seen were %v: conflict %v", changed, seen, !seen[changed])
@@ -342,5 +346,51 @@ func TestIntervalsMerge(t *testing.T) {
 				t.Errorf("got %+v, want %+v", r.intervals, test.want)
 			}
 		})
+	}
+}
+
+// TestHostileCounts: a client may claim that a range has any number of keys. A node
+// looks at no more of them than its limit allows, however the claim is spread.
+func TestHostileCounts(t *testing.T) {
+	l := limits{batch: math.MaxInt, reads: 1000}
+	claims := func(counts ...uint64) (w command.Write) {
+		for _, n := range counts {
+			w.Conditions = append(w.Conditions, command.Condition{Kind: command.CondRange, Count: n})
+		}
+		return w
+	}
+	for _, counts := range [][]uint64{
+		{62}, {31, 31}, {1000}, {1001}, {math.MaxUint64}, {math.MaxUint64/16 + 1}, {math.MaxInt64}, {1 << 60, 1 << 60}, {1 << 32}, {1 << 28},
+	} {
+		if l.check(claims(counts...)) == nil {
+			t.Errorf("%d keys pass", counts)
+		}
+	}
+	if err := l.check(claims(61)); err != nil {
+		t.Error(err)
+	}
+	if err := l.check(claims(30, 30)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestARangeIsWalkedNoFurtherThanItsCount, and one key. What it takes to look at a key
+// includes an allocation.
+func TestARangeIsWalkedNoFurtherThanItsCount(t *testing.T) {
+	s := newSolo(t)
+	var puts []command.Op
+	for i := range 10_000 {
+		puts = append(puts, putOp(fmt.Sprint(i), ""))
+	}
+	s.results(t, writeEntry(2, 1, 2, 2, ops(puts...)))
+	a := newApplication(s.fsm)
+	claim := []command.Condition{{Kind: command.CondRange, Count: 3}}
+	allocs := testing.AllocsPerRun(3, func() {
+		if violated, err := a.violated(claim); violated != 0 || err != nil {
+			t.Errorf("violated is %d, %v", violated, err)
+		}
+	})
+	if allocs > 5000 {
+		t.Errorf("%v allocations to look at 4 of %d keys", allocs, len(puts))
 	}
 }
