@@ -47,7 +47,8 @@ type DialOptions struct {
 // there. A write is applied at most once all the same.
 //
 // Iterators, snapshots and what a transaction reads live on one node: when that is lost
-// or stops they end with [ErrViewLost], and can be begun again.
+// or stops they end with [ErrViewLost], and can be begun again, as [DB.Update] and
+// [DB.View] do.
 //
 // ctx bounds the first connection. The DB must be closed.
 func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {

@@ -41,6 +41,10 @@
 // The way of a read: read.go gets a read index from the leader and waits until
 // the local state has reached it; then local.go reads that state.
 //
+// A transaction: tx.go repeats what transaction.go does once, which is to read one state
+// (txiterator.go), to remember what it has seen (readset.go), and to commit with that as
+// conditions, which preconditions.go checks in the state machine.
+//
 // A member's life: node.go starts it, stop.go and failure.go end it. bootstrap.go founds
 // a cluster with others, membership.go has the changes that a leader makes (join, leave,
 // move), which change.go brings there, roster.go what has been agreed on, standing.go what that means for the node itself.

@@ -94,7 +94,75 @@ func ExampleDB_NewIterator() {
 	// user/2
 }
 
-// A transaction that lost a race is repeated.
+// A transfer, on any node, while others make theirs: no money is lost or made.
+func ExampleDB_Update() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	db := node.DB()
+	balance := func(tx *skiff.Tx, account string) (amount int, err error) {
+		value, err := tx.Get([]byte(account))
+		if err == nil {
+			_, err = fmt.Sscan(string(value), &amount)
+		}
+		return amount, err
+	}
+
+	err := db.Update(ctx, func(tx *skiff.Tx) error {
+		return errors.Join(tx.Put([]byte("ada"), []byte("100")), tx.Put([]byte("bob"), []byte("0")))
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = db.Update(ctx, func(tx *skiff.Tx) error {
+		ada, err := balance(tx, "ada")
+		if err != nil {
+			return err
+		}
+		bob, err := balance(tx, "bob")
+		if err != nil {
+			return err
+		}
+		if ada < 30 {
+			return errors.New("not enough")
+		}
+		return errors.Join(
+			tx.Put([]byte("ada"), fmt.Append(nil, ada-30)),
+			tx.Put([]byte("bob"), fmt.Append(nil, bob+30)),
+		)
+	})
+	bob, getErr := db.Get([]byte("bob"), nil)
+	fmt.Printf("%v, %s %v\n", err, bob, getErr)
+	// Output: <nil>, 30 <nil>
+}
+
+// What a view shows fits together, whatever is written meanwhile.
+func ExampleDB_View() {
+	ctx := context.Background()
+	node, stop := startExample(ctx)
+	defer stop()
+	db := node.DB()
+	for _, name := range []string{"user/1", "user/2"} {
+		if err := db.Put([]byte(name), nil, nil); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	users := 0
+	err := db.View(ctx, func(tx *skiff.Tx) error {
+		users = 0 // the function may run again
+		it := tx.NewIterator(util.BytesPrefix([]byte("user/")))
+		defer it.Release()
+		for it.Next() {
+			users++
+		}
+		return it.Error()
+	})
+	fmt.Println(users, err)
+	// Output: 2 <nil>
+}
+
+// The same in the shape of goleveldb: a transaction that lost a race is repeated by hand.
 func ExampleDB_OpenTransaction() {
 	ctx := context.Background()
 	node, stop := startExample(ctx)

@@ -157,8 +157,8 @@ type Options struct {
 	// MaxReadSet bounds, in bytes, what a transaction that writes may read: each key
 	// counts its length and 16, and so does each end of a range that an iterator
 	// walked over. Past it Commit fails with ErrTooLarge. The conditions of a write
-	// count likewise. All nodes look at each of these keys when they apply the commit,
-	// while others wait. Default 1 MiB, at most 32 MiB.
+	// count likewise. They also count in MaxBatchSize. All nodes look at each of these
+	// keys when they apply the commit, while others wait. Default 1 MiB, at most 32 MiB.
 	MaxReadSet int
 
 	// SnapshotThreshold is how many log entries may pile up before the state is

@@ -15,87 +15,25 @@ import (
 	"github.com/skiffdb/skiff"
 )
 
-// anomalies are what weaker isolation allows: two transactions that look at the same, and
-// then write as if they were alone. before is put first; act is run twice, as 0 and 1, and
-// calls looked between its reads and its writes; after is the only serial outcome.
-var anomalies = []struct {
-	name   string
-	before []string
-	act    func(tx *skiff.Tx, i int, looked func()) error
-	after  int // keys left
-}{
-	{
-		// Of two doctors on call each may leave if the other one stays.
-		"write skew", []string{"doctor/0", "doctor/1"},
-		func(tx *skiff.Tx, i int, looked func()) error {
-			other, err := tx.Has(fmt.Appendf(nil, "doctor/%d", 1-i))
-			if looked(); err != nil || !other {
-				return err
+// TestConcurrentUpdates: eight goroutines on three nodes and a client count. Races are
+// lost all the time; none of the counts may get lost, and none may count twice.
+func TestConcurrentUpdates(t *testing.T) {
+	t.Parallel()
+	const each = 10
+	c := newCluster(t, 3, inMemory)
+	dbs := append(handles(c), dial(t, c, c.addrs...))
+	var wg sync.WaitGroup
+	for _, db := range append(dbs, dbs...) {
+		wg.Go(func() {
+			for range each {
+				if err := db.Update(testContext(t), count); err != nil {
+					t.Error(err)
+				}
 			}
-			return tx.Delete(fmt.Appendf(nil, "doctor/%d", i))
-		}, 1,
-	},
-	{
-		// A room can be booked if nobody has booked it.
-		"phantom insert", nil,
-		func(tx *skiff.Tx, i int, looked func()) error {
-			n, err := countKeys(tx, "booking/")
-			if looked(); err != nil || n > 0 {
-				return err
-			}
-			return tx.Put(fmt.Appendf(nil, "booking/%d", i), nil)
-		}, 1,
-	},
-	{
-		// Anybody may leave as long as somebody stays.
-		"phantom delete", []string{"guard/0", "guard/1", "guard/2"},
-		func(tx *skiff.Tx, i int, looked func()) error {
-			n, err := countKeys(tx, "guard/")
-			if looked(); err != nil || n < 3 {
-				return err
-			}
-			return tx.Delete(fmt.Appendf(nil, "guard/%d", i))
-		}, 2,
-	},
-	{
-		// Each visit makes the number grow, which names a key.
-		"lost update", nil,
-		func(tx *skiff.Tx, _ int, looked func()) error {
-			n, err := counter(tx)
-			looked()
-			return errors.Join(err, tx.Put([]byte("counter"), fmt.Append(nil, n+1)), tx.Put(fmt.Appendf(nil, "visit/%d", n), nil))
-		}, 3,
-	},
-}
-
-// TestNoAnomalies: the first time both look before either writes.
-func TestNoAnomalies(t *testing.T) {
-	everyKindOfHandle(t, func(t *testing.T, c *cluster, db *skiff.DB) {
-		for _, a := range anomalies {
-			t.Run(a.name, func(t *testing.T) {
-				if err := wipe(db); err != nil {
-					t.Fatal(err)
-				}
-				for _, key := range a.before {
-					mustPut(t, db, key, "")
-				}
-				var both, wg sync.WaitGroup
-				both.Add(2)
-				for i, db := range []*skiff.DB{db, c.node(1).DB()} {
-					meet := sync.OnceFunc(func() { both.Done(); both.Wait() })
-					wg.Go(func() {
-						if err := db.Update(testContext(t), func(tx *skiff.Tx) error { return a.act(tx, i, meet) }); err != nil {
-							t.Error(err)
-						}
-					})
-				}
-				wg.Wait()
-				if left := keysOf(t, db, nil); len(left) != a.after {
-					t.Errorf("left are %v, want %d", left, a.after)
-				}
-			})
-		}
-	})
+		})
+	}
+	wg.Wait()
+	wantValue(t, c.node(0).DB(), "counter", strconv.Itoa(8*each))
 }
 
 func countKeys(tx *skiff.Tx, prefix string) (n int, err error) {
@@ -123,27 +61,6 @@ func count(tx *skiff.Tx) error {
 		return err
 	}
 	return tx.Put([]byte("counter"), fmt.Append(nil, n+1))
-}
-
-// TestConcurrentUpdates: eight goroutines on three nodes and a client count. Races are
-// lost all the time; none of the counts may get lost, and none may count twice.
-func TestConcurrentUpdates(t *testing.T) {
-	t.Parallel()
-	const each = 10
-	c := newCluster(t, 3, inMemory)
-	dbs := append(handles(c), dial(t, c, c.addrs...))
-	var wg sync.WaitGroup
-	for _, db := range append(dbs, dbs...) {
-		wg.Go(func() {
-			for range each {
-				if err := db.Update(testContext(t), count); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	wantValue(t, c.node(0).DB(), "counter", strconv.Itoa(8*each))
 }
 
 // TestTxSeesItsOwnWorld: the state when it began, and its own writes.
@@ -360,6 +277,44 @@ func TestTxFromManyGoroutines(t *testing.T) {
 		}
 		if pairs := keysOf(t, db, nil); len(pairs) != n {
 			t.Errorf("written were %v", pairs)
+		}
+	})
+}
+
+// TestGoroutinesThatStayBehind find that the transaction is over, in the middle of what
+// they do.
+func TestGoroutinesThatStayBehind(t *testing.T) {
+	everyKindOfHandle(t, func(t *testing.T, _ *cluster, db *skiff.DB) {
+		mustPut(t, db, "a", "v")
+		for name, run := range map[string]func(context.Context, func(*skiff.Tx) error) error{"Update": db.Update, "View": db.View} {
+			var underWay, wg sync.WaitGroup
+			underWay.Add(2)
+			err := run(testContext(t), func(tx *skiff.Tx) error {
+				wg.Go(func() {
+					it := tx.NewIterator(nil)
+					defer it.Release()
+					for started := sync.OnceFunc(underWay.Done); it.First(); started() {
+					}
+					if !errors.Is(it.Error(), skiff.ErrTransactionDone) {
+						t.Errorf("%s: iterator: %v", name, it.Error())
+					}
+				})
+				wg.Go(func() {
+					var err error
+					for started := sync.OnceFunc(underWay.Done); err == nil; started() {
+						_, err = tx.Get([]byte("a"))
+					}
+					if !errors.Is(err, skiff.ErrTransactionDone) {
+						t.Errorf("%s: Get: %v", name, err)
+					}
+				})
+				underWay.Wait()
+				return tx.Put([]byte("b"), nil)
+			})
+			if name == "Update" && err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
 		}
 	})
 }

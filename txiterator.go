@@ -24,6 +24,7 @@ type txIterator struct {
 	valid      bool
 	key, value []byte // base's
 	at, after  string // a copy of the key, and the smallest one behind it
+	buffer     []byte // kept for its memory
 	version    uint64
 	err        error
 }
@@ -86,7 +87,8 @@ func (it *txIterator) move(to func(iterator.Iterator) bool) bool {
 	it.valid = to(it.base)
 	it.key, it.value, it.version, it.err = it.base.Key(), it.base.Value(), it.base.Version(), it.base.Error()
 	if it.valid {
-		it.after = string(append(it.key[:len(it.key):len(it.key)], 0))
+		it.buffer = append(append(it.buffer[:0], it.key...), 0)
+		it.after = string(it.buffer)
 		it.at = it.after[:len(it.key)]
 	}
 	return it.valid
