@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,15 +15,13 @@ import (
 // Nodes join, leave, die, lose their disks, come back and hand over to each other, at
 // random, while clients work. What they saw must be explainable by one order of
 // operations, nothing acknowledged is lost, and in the end all members are the same.
-// SKIFF_TEST_CHURN sets for how long it goes on, and SKIFF_TEST_LONG=1 sets some
-// minutes.
 func TestLinearizableWhileMembersComeAndGo(t *testing.T) {
 	t.Parallel()
 	seed := historySeed(t)
 	ch := newChurn(t, seed)
 	defer ch.tell()
 	defer ch.end()
-	end := time.Now().Add(churnDuration(t))
+	end := time.Now().Add(testDuration(t, 8*time.Second))
 	for n := 1; time.Now().Before(end) && !t.Failed(); n++ {
 		ch.await(5 + ch.rnd.IntN(15))
 		ch.step()
@@ -43,20 +40,6 @@ func TestLinearizableWhileMembersComeAndGo(t *testing.T) {
 	ch.readEverywhere()
 	ch.check()
 	ch.c.wantSameState()
-}
-
-func churnDuration(t *testing.T) time.Duration {
-	d := 8 * time.Second
-	if os.Getenv("SKIFF_TEST_LONG") != "" {
-		d = 3 * time.Minute
-	}
-	if s := os.Getenv("SKIFF_TEST_CHURN"); s != "" {
-		var err error
-		if d, err = time.ParseDuration(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return d
 }
 
 // churn changes a cluster, one step after the other. It keeps the cluster alive: at
@@ -82,7 +65,7 @@ const (
 )
 
 func newChurn(t *testing.T, seed uint64) *churn {
-	ch := &churn{rnd: rand.New(rand.NewPCG(seed, historyClients)), slots: make([]slot, churnSlots), count: map[string]int{}}
+	ch := &churn{rnd: rand.New(rand.NewPCG(seed, workloadClients)), slots: make([]slot, churnSlots), count: map[string]int{}}
 	c := newCluster(t, 3, func(o *skiff.Options) {
 		// Who was away has missed more than is in the others' logs.
 		o.SnapshotThreshold, o.SnapshotInterval, o.TrailingLogs = 64, 500*time.Millisecond, 64

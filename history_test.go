@@ -2,7 +2,6 @@ package skiff_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,14 +20,14 @@ import (
 )
 
 // runHistory runs clients through a number of faults and checks what they saw.
-func runHistory(t *testing.T, faults int, fault func(*history, *rand.Rand)) {
+func runHistory(t *testing.T, faults int, fault fault) {
 	seed := historySeed(t)
 	h := newHistory(newCluster(t, 3, nil), seed)
 	defer h.end()
-	schedule := rand.New(rand.NewPCG(seed, historyClients))
+	schedule := rand.New(rand.NewPCG(seed, workloadClients))
 	for range faults {
 		h.await(10 + schedule.IntN(20))
-		fault(h, schedule)
+		fault(h.workload, schedule)
 	}
 	h.await(20)
 	h.end()
@@ -40,103 +38,28 @@ func runHistory(t *testing.T, faults int, fault func(*history, *rand.Rand)) {
 	h.c.wantSameState()
 }
 
-const (
-	historyClients = 8 // three quarters on nodes, the others are no members
-	historyKeys    = 4 // of one era
-)
+const historyKeys = 4 // of one era
 
 // newHistory starts clients on a cluster.
 func newHistory(c *cluster, seed uint64) *history {
-	h := &history{
-		t: c.t, c: c, start: time.Now(), wantGrown: make(chan struct{}), away: map[int]bool{},
-		kept: map[string]outcome{},
-	}
-	h.remote = dialCluster(c)
-	ctx, stop := context.WithCancel(context.Background())
-	var clients sync.WaitGroup
-	for id := range historyClients {
-		cl := &historyClient{h: h, id: id, home: id, rnd: rand.New(rand.NewPCG(seed, uint64(id)))}
-		clients.Go(func() { cl.run(ctx) })
-	}
-	h.end = sync.OnceFunc(func() {
-		stop()
-		clients.Wait()
-		if err := h.remote.Close(); err != nil {
-			h.t.Error(err)
-		}
+	h := &history{workload: newWorkload(c), kept: map[string]outcome{}}
+	h.run(workloadClients, seed, func(c *client) func() {
+		cl := &historyClient{client: c, h: h, id: c.id}
+		return func() { cl.step((h.eras()-1)*historyKeys + cl.rnd.IntN(historyKeys)) }
 	})
 	return h
 }
 
-// historySeed decides the schedule and what the clients do. A failed run is
-// repeated by SKIFF_TEST_SEED, as far as the machine's own timing allows.
-func historySeed(t *testing.T) uint64 {
-	seed := rand.Uint64()
-	if s := os.Getenv("SKIFF_TEST_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("repeat with SKIFF_TEST_SEED=%d", seed)
-	return seed
-}
-
 // history is what clients did and saw. It is safe for concurrent use.
 type history struct {
-	t     testing.TB
-	c     *cluster
-	start time.Time
-	end   func() // stops the clients, and waits for them
+	*workload
 
-	remote *skiff.DB // of those that are no members
-
-	mu        sync.Mutex
-	era       int          // of the keys in use: in a long history, others from time to time
-	away      map[int]bool // nodes that may run, and are no members
-	ops       []porcupine.Operation
-	kept      map[string]outcome // what became of keys that are written once
-	completed int
-	wantGrown chan struct{} // closed when completed grows
+	era  int // of the keys in use: in a long history, others from time to time
+	ops  []porcupine.Operation
+	kept map[string]outcome // what became of keys that are written once
 
 	// Increments of the counter: acknowledged, and with unknown outcome.
 	counted, maybeCounted int
-}
-
-// await returns when n more operations have completed. The schedule of faults is
-// paced by this and not by time, so that it is alike on slow machines and fast ones.
-func (h *history) await(n int) {
-	h.t.Helper()
-	ctx := testContext(h.t)
-	target := h.done() + n
-	for {
-		h.mu.Lock()
-		completed, grown := h.completed, h.wantGrown
-		h.mu.Unlock()
-		if completed >= target {
-			return
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			h.t.Fatalf("%d operations completed, then no progress: %v", completed, context.Cause(ctx))
-		}
-	}
-}
-
-func (h *history) done() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.completed
-}
-
-func (h *history) now() int64 { return int64(time.Since(h.start)) }
-
-// setAway keeps clients from a node that is no member, or lets them use it.
-func (h *history) setAway(node int, away bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.away[node] = away
 }
 
 // nextEra gives the clients new keys. What is pending in the old ones makes a history
@@ -151,13 +74,6 @@ func (h *history) eras() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.era + 1
-}
-
-// progress counts a completed operation; the caller holds mu.
-func (h *history) progress() {
-	h.completed++
-	close(h.wantGrown)
-	h.wantGrown = make(chan struct{})
 }
 
 // registerInput and registerOutput are an operation on one key. An absent key has
@@ -243,7 +159,7 @@ func (h *history) readEverywhere() {
 		}
 		db := n.DB()
 		for key := range h.eras() * historyKeys {
-			if !h.get(historyClients+i, db, key) {
+			if !h.get(workloadClients+i, db, key) {
 				h.t.Errorf("node %d: key-%d cannot be read", i, key)
 			}
 		}
@@ -325,19 +241,12 @@ func counterValue(value []byte, err error) (int, error) {
 	return strconv.Atoi(string(value))
 }
 
-// historyClient does one operation after the other.
+// historyClient reads and writes at random.
 type historyClient struct {
+	*client
 	h      *history
 	id     int // in the history; another one after an unknown outcome, which never returns
-	home   int // the node it works on, if that is there; every fourth client is remote
-	rnd    *rand.Rand
 	writes int
-}
-
-func (cl *historyClient) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		cl.step((cl.h.eras()-1)*historyKeys + cl.rnd.IntN(historyKeys))
-	}
 }
 
 func (cl *historyClient) step(key int) {
@@ -364,36 +273,11 @@ func (cl *historyClient) step(key int) {
 	}
 }
 
-// db is the handle to work on. While its node is down or away, a client goes to
-// another.
-func (cl *historyClient) db() *skiff.DB {
-	if cl.home%4 == 3 {
-		return cl.h.remote
-	}
-	nodes := len(cl.h.c.nodes)
-	for i := range nodes {
-		if n := cl.h.member((cl.home + i) % nodes); n != nil {
-			return n.DB()
-		}
-	}
-	return cl.h.remote
-}
-
-// member returns a node if it is there, and is a member.
-func (h *history) member(i int) *skiff.Node {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.away[i] {
-		return nil
-	}
-	return h.c.node(i)
-}
-
 func (cl *historyClient) write(in registerInput, do func() error) {
-	op := porcupine.Operation{ClientId: cl.id, Input: in, Call: cl.h.now()}
+	op := porcupine.Operation{ClientId: cl.id, Input: in, Call: cl.now()}
 	switch cl.outcome(do()) {
 	case applied:
-		op.Return = cl.h.now()
+		op.Return = cl.now()
 		cl.h.record(op)
 	case unknown:
 		cl.h.record(op)
@@ -414,16 +298,16 @@ func (cl *historyClient) count(db *skiff.DB) {
 		return
 	}
 	if err := tr.Put(counterKey, []byte(strconv.Itoa(n+1)), nil); err != nil {
-		cl.h.t.Errorf("put in transaction: %v", err)
+		cl.t.Errorf("put in transaction: %v", err)
 		return
 	}
 	outcome := cl.outcome(tr.Commit())
-	cl.h.mu.Lock()
-	defer cl.h.mu.Unlock()
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
 	switch outcome {
 	case applied:
 		cl.h.counted++
-		cl.h.progress()
+		cl.progress()
 	case unknown:
 		cl.h.maybeCounted++
 	}
@@ -436,34 +320,12 @@ func (cl *historyClient) keep(db *skiff.DB) {
 	cl.writes++
 	key := fmt.Sprintf("%s%d.%d", keptPrefix, cl.id, cl.writes)
 	outcome := cl.outcome(db.Put([]byte(key), nil, nil))
-	cl.h.mu.Lock()
-	defer cl.h.mu.Unlock()
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
 	cl.h.kept[key] = outcome
 	if outcome == applied {
-		cl.h.progress()
+		cl.progress()
 	}
-}
-
-type outcome int
-
-const (
-	applied outcome = iota
-	notApplied
-	unknown
-)
-
-// outcome is what the error of a write says. There is no third answer.
-func (cl *historyClient) outcome(err error) outcome {
-	isUnknown, isNotApplied := errors.Is(err, skiff.ErrUnknownOutcome), errors.Is(err, skiff.ErrNotApplied)
-	switch {
-	case err == nil:
-		return applied
-	case isUnknown == isNotApplied:
-		cl.h.t.Errorf("is it applied? %v", err)
-	case isNotApplied:
-		return notApplied
-	}
-	return unknown
 }
 
 // dialCluster returns a client that is no member. On the network it is the host

@@ -2,7 +2,6 @@ package skiff_test
 
 import (
 	"context"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -17,12 +16,7 @@ import (
 // operations, for each key: acknowledged writes included, whoever led meanwhile.
 func TestLinearizableWhileLeadersAreKilled(t *testing.T) {
 	t.Parallel()
-	runHistory(t, 5, func(h *history, rnd *rand.Rand) {
-		leader := h.c.leader()
-		h.c.kill(leader)
-		h.await(10 + rnd.IntN(20)) // the others go on
-		h.c.start(leader)
-	})
+	runHistory(t, 5, loseLeader)
 }
 
 // The same with a network that breaks in all the ways that leave a majority
@@ -30,55 +24,7 @@ func TestLinearizableWhileLeadersAreKilled(t *testing.T) {
 // healed what became of their operations.
 func TestLinearizableOnABrokenNetwork(t *testing.T) {
 	t.Parallel()
-	cuts := []struct {
-		name string
-		make func(c *cluster, leader string, others []string)
-	}{
-		{"leader alone", func(c *cluster, leader string, others []string) {
-			c.net.Partition(c.addrs, []string{leader}, others)
-		}},
-		{"a follower alone", func(c *cluster, leader string, others []string) {
-			c.net.Partition(c.addrs, []string{others[0]}, []string{leader, others[1]})
-		}},
-		// Proposals and read requests reach the leader, the answers do not get back:
-		// what is repeated afterwards has been applied already.
-		{"answers of the leader lost", func(c *cluster, leader string, others []string) {
-			c.net.Cut(leader, others[0])
-		}},
-		{"requests to the leader lost", func(c *cluster, leader string, others []string) {
-			c.net.Cut(others[0], leader)
-		}},
-		{"leader hears and is not heard", func(c *cluster, leader string, others []string) {
-			c.net.Cut(leader, others[0])
-			c.net.Cut(leader, others[1])
-		}},
-		{"leader does not hear", func(c *cluster, leader string, others []string) {
-			c.net.Cut(others[0], leader)
-			c.net.Cut(others[1], leader)
-		}},
-		{"answers to a client lost", func(c *cluster, leader string, _ []string) {
-			c.net.Cut(leader, "client")
-		}},
-	}
-	var order []int
-	runHistory(t, 2*len(cuts), func(h *history, rnd *rand.Rand) {
-		if len(order) == 0 {
-			order = rnd.Perm(len(cuts)) // each kind before any comes again
-		}
-		cut := cuts[order[0]]
-		order = order[1:]
-		leader := h.c.leader()
-		var others []string
-		for _, i := range rnd.Perm(len(h.c.addrs)) {
-			if i != leader {
-				others = append(others, h.c.addrs[i])
-			}
-		}
-		h.t.Logf("after %d operations: %s, leader %s, then %s", h.done(), cut.name, h.c.addrs[leader], others)
-		cut.make(h.c, h.c.addrs[leader], others)
-		h.await(10 + rnd.IntN(20))
-		h.c.net.Heal()
-	})
+	runHistory(t, 2*len(cuts), brokenNetwork())
 }
 
 // The answer to a write is lost, somebody overwrites it, and then the write is
