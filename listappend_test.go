@@ -1,0 +1,273 @@
+package skiff_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/iterator"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"github.com/skiffdb/skiff"
+)
+
+// Clients on all nodes, and two that are no members, read lists and append to them in
+// transactions of a few steps, while nodes die and the network breaks. What they saw,
+// those whose transactions failed included, must be explainable by one order of the
+// transactions that were applied, which is also that of time.
+func TestTransactionsAreSerializable(t *testing.T) {
+	t.Parallel()
+	seed := historySeed(t)
+	l := newLists(newCluster(t, 3, nil), seed)
+	defer l.end()
+	l.endure(testDuration(t, 4*time.Second), rand.New(rand.NewPCG(seed, workloadClients)))
+	l.end()
+
+	l.c.waitReady()
+	l.readEverywhere()
+	l.check()
+	l.c.wantSameState()
+}
+
+const (
+	listsInUse  = 5
+	listAppends = 40 // to one list. A long one takes long to read.
+)
+
+// lists is what became of transactions on lists. A list is either the value of one key, or
+// a range of keys.
+type lists struct {
+	*workload
+
+	txns   []listTxn
+	inUse  [listsInUse]int // lists, numbered from 1
+	length map[int]int     // at most
+	count  int             // of lists, numbered from 1
+	number int             // the last that was appended to any
+}
+
+func newLists(c *cluster, seed uint64) *lists {
+	l := &lists{workload: newWorkload(c), length: map[int]int{}}
+	l.run(workloadClients, seed, func(cl *client) func() {
+		return func() { l.step(cl) }
+	})
+	return l
+}
+
+// draw chooses a list, and the number to append to it, or 0.
+func (l *lists) draw(rnd *rand.Rand) listOp {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slot := &l.inUse[rnd.IntN(listsInUse)]
+	if l.length[*slot] == 0 || l.length[*slot] == listAppends {
+		l.count++
+		*slot = l.count
+		l.length[*slot] = 1
+	}
+	if rnd.IntN(2) == 0 {
+		return listOp{list: *slot}
+	}
+	l.number++
+	l.length[*slot]++
+	return listOp{list: *slot, number: l.number}
+}
+
+func (l *lists) step(cl *client) {
+	plan := make([]listOp, 1+cl.rnd.IntN(4))
+	for i := range plan {
+		plan[i] = l.draw(cl.rnd)
+	}
+	a, db := l.attempt(plan...), cl.db()
+	if a.stale = cl.rnd.IntN(8) == 0; a.stale {
+		db = db.WithConsistency(skiff.Stale)
+	}
+	ctx, cancel := cl.patience()
+	defer cancel()
+	switch {
+	case cl.rnd.IntN(3) == 0:
+		a.end(a.transaction(db.WithContext(ctx)))
+	case !a.writes():
+		a.end(db.View(ctx, func(tx *skiff.Tx) error { return a.run(tx) }))
+	default:
+		a.end(db.Update(ctx, func(tx *skiff.Tx) error { return a.run(tx) }))
+	}
+}
+
+// listAttempt is a transaction, which may have to be run again.
+type listAttempt struct {
+	l     *lists
+	plan  []listOp
+	stale bool // what it reads may be old
+	call  int64
+	again int64    // when it may have been called again, if it has
+	done  []listOp // since then
+	err   error    // of the last run
+}
+
+func (l *lists) attempt(plan ...listOp) *listAttempt {
+	return &listAttempt{l: l, plan: plan, again: l.now()}
+}
+
+// run takes the steps that are planned.
+func (a *listAttempt) run(tx listTx) (err error) {
+	a.record(notApplied) // what was done until now
+	a.done, a.call = nil, a.again
+	defer func() { a.again, a.err = a.l.now(), err }()
+	for _, op := range a.plan {
+		numbers, err := readList(tx, op.list)
+		if err != nil {
+			return err
+		}
+		if op.number == 0 {
+			op.read = numbers
+		} else if err := appendToList(tx, op.list, append(numbers, op.number)); err != nil {
+			a.l.t.Errorf("append: %v", err)
+			return err
+		}
+		a.done = append(a.done, op)
+	}
+	return nil
+}
+
+func (a *listAttempt) transaction(db *skiff.DB) error {
+	tr, err := db.OpenTransaction()
+	if err != nil {
+		return err
+	}
+	defer tr.Discard()
+	if err := a.run(plainTx{tr}); err != nil {
+		return err
+	}
+	return tr.Commit()
+}
+
+// end records what became of the attempt.
+func (a *listAttempt) end(err error) {
+	if err != nil && (a.err != nil || len(a.done) < len(a.plan) || !a.writes()) {
+		err = skiff.ErrNotApplied // it did not get to a commit, or there was nothing to apply
+	}
+	o := a.l.outcome(err)
+	a.record(o)
+	if o == applied {
+		a.l.mu.Lock()
+		defer a.l.mu.Unlock()
+		a.l.progress()
+	}
+}
+
+func (a *listAttempt) writes() bool { return len(listTxn{ops: a.plan}.appends()) > 0 }
+
+// record adds to the history. Whatever becomes of a transaction, what it read was there
+// at one time.
+func (a *listAttempt) record(o outcome) {
+	txn := listTxn{ops: a.done, outcome: o, call: a.call, end: a.l.now()}
+	var reads []listOp
+	own := txn.appends()
+	for _, op := range a.done {
+		if op.number == 0 && own[op.list] == nil {
+			reads = append(reads, op)
+		}
+	}
+	a.l.mu.Lock()
+	defer a.l.mu.Unlock()
+	if o != applied || len(own) == 0 {
+		looked := listTxn{ops: reads, outcome: applied, call: txn.call, end: txn.end}
+		if a.stale {
+			looked.call = 0
+		}
+		a.l.txns = append(a.l.txns, looked)
+	}
+	if len(own) > 0 {
+		a.l.txns = append(a.l.txns, txn)
+	}
+}
+
+// listTx is a *skiff.Tx, or a *skiff.Transaction.
+type listTx interface {
+	Get(key []byte) ([]byte, error)
+	Put(key, value []byte) error
+	NewIterator(slice *util.Range) iterator.Iterator
+}
+
+type plainTx struct{ tr *skiff.Transaction }
+
+func (tx plainTx) Get(key []byte) ([]byte, error)              { return tx.tr.Get(key, nil) }
+func (tx plainTx) Put(key, value []byte) error                 { return tx.tr.Put(key, value, nil) }
+func (tx plainTx) NewIterator(r *util.Range) iterator.Iterator { return tx.tr.NewIterator(r, nil) }
+
+// Every other list is one key, and the others have a key for each number.
+func inOneKey(list int) bool { return list%2 == 0 }
+
+func listKey(list int) []byte { return fmt.Appendf(nil, "list-%d/", list) }
+
+func readList(tx listTx, list int) (numbers []int, err error) {
+	if !inOneKey(list) {
+		it := tx.NewIterator(util.BytesPrefix(listKey(list)))
+		defer it.Release()
+		for it.Next() {
+			numbers = append(numbers, atoi(string(it.Value())))
+		}
+		return numbers, it.Error()
+	}
+	value, err := tx.Get(listKey(list))
+	if err == leveldb.ErrNotFound {
+		return nil, nil
+	}
+	for _, n := range strings.Fields(string(value)) {
+		numbers = append(numbers, atoi(n))
+	}
+	return numbers, err
+}
+
+// appendToList makes numbers the list, which was shorter by the last.
+func appendToList(tx listTx, list int, numbers []int) error {
+	last := len(numbers) - 1
+	if !inOneKey(list) {
+		return tx.Put(fmt.Appendf(listKey(list), "%06d", last), []byte(strconv.Itoa(numbers[last])))
+	}
+	return tx.Put(listKey(list), []byte(strings.Trim(fmt.Sprint(numbers), "[]")))
+}
+
+// atoi reads what a test has written; what it has not is garbage.
+func atoi(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// readEverywhere ends the history with a look at each list through each node.
+func (l *lists) readEverywhere() {
+	l.t.Helper()
+	for i := range l.c.nodes {
+		for list := 1; list <= l.count; list++ {
+			a := l.attempt(listOp{list: list})
+			err := l.c.node(i).DB().View(testContext(l.t), func(tx *skiff.Tx) error { return a.run(tx) })
+			if err != nil {
+				l.t.Errorf("node %d: list %d cannot be read: %v", i, list, err)
+			}
+			a.end(err)
+		}
+	}
+}
+
+func (l *lists) check() {
+	l.t.Helper()
+	count := map[outcome]int{}
+	for _, txn := range l.txns {
+		count[txn.outcome]++
+	}
+	l.t.Logf("%d transactions on %d lists: %v", len(l.txns), l.count, count)
+	for i, anomaly := range checkSerializable(l.txns) {
+		if i == 5 {
+			l.t.Error("…")
+			return
+		}
+		l.t.Error(anomaly)
+	}
+}
