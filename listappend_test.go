@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
-	"github.com/syndtr/goleveldb/leveldb/iterator"
 	"github.com/syndtr/goleveldb/leveldb/util"
 
 	"github.com/skiffdb/skiff"
@@ -113,7 +112,7 @@ func (l *lists) attempt(plan ...listOp) *listAttempt {
 }
 
 // run takes the steps that are planned.
-func (a *listAttempt) run(tx listTx) (err error) {
+func (a *listAttempt) run(tx keyTx) (err error) {
 	a.record(notApplied) // what was done until now
 	a.done, a.call = nil, a.again
 	defer func() { a.again, a.err = a.l.now(), err }()
@@ -139,7 +138,7 @@ func (a *listAttempt) transaction(db *skiff.DB) error {
 		return err
 	}
 	defer tr.Discard()
-	if err := a.run(plainTx{tr}); err != nil {
+	if err := a.run(plainTx{plainReader{tr}, tr}); err != nil {
 		return err
 	}
 	return tr.Commit()
@@ -186,25 +185,12 @@ func (a *listAttempt) record(o outcome) {
 	}
 }
 
-// listTx is a *skiff.Tx, or a *skiff.Transaction.
-type listTx interface {
-	Get(key []byte) ([]byte, error)
-	Put(key, value []byte) error
-	NewIterator(slice *util.Range) iterator.Iterator
-}
-
-type plainTx struct{ tr *skiff.Transaction }
-
-func (tx plainTx) Get(key []byte) ([]byte, error)              { return tx.tr.Get(key, nil) }
-func (tx plainTx) Put(key, value []byte) error                 { return tx.tr.Put(key, value, nil) }
-func (tx plainTx) NewIterator(r *util.Range) iterator.Iterator { return tx.tr.NewIterator(r, nil) }
-
 // Every other list is one key, and the others have a key for each number.
 func inOneKey(list int) bool { return list%2 == 0 }
 
 func listKey(list int) []byte { return fmt.Appendf(nil, "list-%d/", list) }
 
-func readList(tx listTx, list int) (numbers []int, err error) {
+func readList(tx keyTx, list int) (numbers []int, err error) {
 	if !inOneKey(list) {
 		it := tx.NewIterator(util.BytesPrefix(listKey(list)))
 		defer it.Release()
@@ -224,7 +210,7 @@ func readList(tx listTx, list int) (numbers []int, err error) {
 }
 
 // appendToList makes numbers the list, which was shorter by the last.
-func appendToList(tx listTx, list int, numbers []int) error {
+func appendToList(tx keyTx, list int, numbers []int) error {
 	last := len(numbers) - 1
 	if !inOneKey(list) {
 		return tx.Put(fmt.Appendf(listKey(list), "%06d", last), []byte(strconv.Itoa(numbers[last])))

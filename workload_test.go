@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/syndtr/goleveldb/leveldb/iterator"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
 	"github.com/skiffdb/skiff"
 )
 
@@ -204,3 +207,31 @@ func (w *workload) outcome(err error) outcome {
 	}
 	return unknown
 }
+
+// keyReader is a *skiff.Tx, or anything in goleveldb's shape by plainReader.
+type keyReader interface {
+	Get(key []byte) ([]byte, error)
+	NewIterator(slice *util.Range) iterator.Iterator
+}
+
+// keyTx is a *skiff.Tx, or a *skiff.Transaction by plainTx.
+type keyTx interface {
+	keyReader
+	Put(key, value []byte) error
+	Delete(key []byte) error
+}
+
+type plainReader struct{ r levelReader }
+
+func (p plainReader) Get(key []byte) ([]byte, error) { return p.r.Get(key, nil) }
+func (p plainReader) NewIterator(slice *util.Range) iterator.Iterator {
+	return p.r.NewIterator(slice, nil)
+}
+
+type plainTx struct {
+	plainReader
+	tr *skiff.Transaction
+}
+
+func (tx plainTx) Put(key, value []byte) error { return tx.tr.Put(key, value, nil) }
+func (tx plainTx) Delete(key []byte) error     { return tx.tr.Delete(key, nil) }
