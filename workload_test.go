@@ -196,7 +196,7 @@ func (o outcome) String() string { return [...]string{"applied", "not applied", 
 // outcome is what the error of a write says. There is no third answer.
 func (w *workload) outcome(err error) outcome {
 	isUnknown := errors.Is(err, skiff.ErrUnknownOutcome)
-	isNotApplied := errors.Is(err, skiff.ErrNotApplied) || errors.Is(err, skiff.ErrConflict)
+	isNotApplied := errors.Is(err, skiff.ErrNotApplied) || errors.Is(err, skiff.ErrRejected)
 	switch {
 	case err == nil:
 		return applied
