@@ -183,6 +183,7 @@ type stateModel struct {
 
 // sessionModel remembers all, and what it would have forgotten.
 type sessionModel struct {
+	last      uint64 // the index of its last command
 	low       uint64
 	outcomes  map[uint64]outcomeModel
 	forgotten map[uint64]bool
@@ -229,15 +230,21 @@ func (m *stateModel) apply(t tester, l *raft.Log) string {
 	c, err := command.Decode(l.Data)
 	noError(t, err)
 	s := m.sessions[c.Session]
+	if s != nil && l.Index-s.last > sessionLife {
+		s = nil
+		delete(m.sessions, c.Session)
+	}
 	switch {
 	case c.Kind == command.KindInit, c.Kind == command.KindAdmit:
 		return ""
 	case c.Kind == command.KindRegister:
-		m.sessions[l.Index] = &sessionModel{outcomes: map[uint64]outcomeModel{}, forgotten: map[uint64]bool{}}
+		m.sessions[l.Index] = &sessionModel{last: l.Index, outcomes: map[uint64]outcomeModel{}, forgotten: map[uint64]bool{}}
 		return ""
 	case s == nil:
 		return "no session"
-	case c.Kind == command.KindResolve:
+	}
+	s.last = l.Index
+	if c.Kind == command.KindResolve {
 		return s.once(c.Seq, func() outcomeModel { return outcomeModel{status: command.StatusCancelled} })
 	}
 	s.advance(c.Low, c.Kept)
@@ -337,6 +344,9 @@ func drawLog(t *rapid.T) (logs []*raft.Log, results []string, m *stateModel) {
 	key := rapid.SampledFrom([]string{"", "a", "b", "ba", "c"})
 	for range rapid.IntRange(1, 40).Draw(t, "entries") {
 		index += rapid.Uint64Range(1, 2).Draw(t, "step") // no-ops do not get here
+		if rapid.IntRange(0, 9).Draw(t, "silence") == 0 {
+			index += rapid.Uint64Range(sessionLife/2, sessionLife).Draw(t, "of so many")
+		}
 		var l *raft.Log
 		switch what := rapid.IntRange(0, 12).Draw(t, "what"); what {
 		case 0:
@@ -422,20 +432,42 @@ func drawWrites(t *rapid.T, m *stateModel, index, seq uint64, key *rapid.Generat
 	return writes
 }
 
+// install gives the state as another node gets it.
+func install(t *rapid.T, store *storage.Store) *storage.Store {
+	t.Helper()
+	applied, err := store.Applied()
+	noError(t, err)
+	members, err := store.Configuration()
+	noError(t, err)
+	v, err := store.Snapshot()
+	noError(t, err)
+	defer v.Release()
+	var stream bytes.Buffer
+	noError(t, v.Export(&stream, 1<<10))
+	other, err := storage.Import(storage.NewMemoryRoot(), "", nil, &stream,
+		storage.Marker{Position: applied, Applied: applied.Index, Configuration: members})
+	noError(t, err)
+	t.Cleanup(func() { _ = other.Close() })
+	return other
+}
+
 // Replicas agree, however raft cuts the log into batches, and whenever they are
-// restarted and get entries again that they have: same results, same state.
+// restarted and get entries again that they have, or begin with the state of another:
+// same results, same state.
 func TestTheSameLogGivesTheSameState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		logs, want, model := drawLog(t)
-		run := func(name string, batch *rapid.Generator[int], restarts bool) *machine {
-			store, err := storage.OpenMemory(nil)
+		run := func(name string, batch *rapid.Generator[int], restart func(*rapid.T, *storage.Store) *storage.Store) *machine {
+			empty, err := storage.OpenMemory(nil)
 			noError(t, err)
-			t.Cleanup(func() { _ = store.Close() }) // twice is fine
+			t.Cleanup(func() { _ = empty.Close() })
+			store := empty
 			m := newMachine(t, store)
 			for from := 0; from < len(logs); {
 				to := min(from+batch.Draw(t, "batch"), len(logs))
 				replayed := 0
-				if restarts && rapid.IntRange(0, 2).Draw(t, "restart") == 0 {
+				if restart != nil && rapid.IntRange(0, 2).Draw(t, "restart") == 0 {
+					store = restart(t, store)
 					m = newMachine(t, store)
 					replayed = rapid.IntRange(0, from).Draw(t, "replayed")
 				}
@@ -461,12 +493,16 @@ func TestTheSameLogGivesTheSameState(t *testing.T) {
 			}
 			return m
 		}
-		one := run("one by one", rapid.Just(1), false)
-		all := run("all at once", rapid.Just(len(logs)), false)
-		some := run("with restarts", rapid.IntRange(1, 10), true)
+		same := func(_ *rapid.T, store *storage.Store) *storage.Store { return store }
+		one := run("one by one", rapid.Just(1), nil)
+		others := map[string]*machine{
+			"all at once":   run("all at once", rapid.Just(len(logs)), nil),
+			"with restarts": run("with restarts", rapid.IntRange(1, 10), same),
+			"with installs": run("with installs", rapid.IntRange(1, 10), install),
+		}
 		want1, err := one.store.Load().Configuration()
 		noError(t, err)
-		for name, m := range map[string]*machine{"all at once": all, "with restarts": some} {
+		for name, m := range others {
 			if m.checksum(t) != one.checksum(t) {
 				t.Fatalf("%s: another checksum than one by one", name)
 			}
