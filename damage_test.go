@@ -559,7 +559,7 @@ func TestCheckRefuses(t *testing.T) {
 	check(filepath.Join(dir, "missing"), fs.ErrNotExist)
 	check(t.TempDir(), skiff.ErrMismatch)
 	check(filepath.Join(dir, "raft"), skiff.ErrMismatch)
-	if err := os.WriteFile(filepath.Join(dir, "skiff.json"), identityOfFormat(t, 2), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "skiff.json"), identityOfFormat(t, 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	check(dir, skiff.ErrMismatch)
