@@ -147,6 +147,7 @@ func TestLeadershipGoesPastWeakenedNodes(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 5, nil)
 			leader := c.leader()
+			c.wantEverywhere("k", c.put(leader, "k")) // all have heard that they are members
 			strong := (leader + 1) % 5
 			for i := range c.nodes {
 				if i != leader && i != strong {
