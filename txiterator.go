@@ -23,8 +23,7 @@ type txIterator struct {
 
 	valid      bool
 	key, value []byte // base's
-	at, after  string // a copy of the key, and the smallest one behind it
-	buffer     []byte // kept for its memory
+	at         string // a copy of the key
 	version    uint64
 	err        error
 }
@@ -61,10 +60,11 @@ func (it *txIterator) Prev() bool {
 	return it.down(behind, iterator.Iterator.Prev)
 }
 
-// up moves to the first key in ahead.
+// up moves to the first key in ahead. The interval ends before that key, which is
+// recorded by itself.
 func (it *txIterator) up(ahead interval, to func(iterator.Iterator) bool) bool {
 	if it.move(to) {
-		ahead.hi, ahead.open = it.after, false
+		ahead.hi, ahead.open = it.at, false
 	}
 	return it.record(ahead)
 }
@@ -87,9 +87,7 @@ func (it *txIterator) move(to func(iterator.Iterator) bool) bool {
 	it.valid = to(it.base)
 	it.key, it.value, it.version, it.err = it.base.Key(), it.base.Value(), it.base.Version(), it.base.Error()
 	if it.valid {
-		it.buffer = append(append(it.buffer[:0], it.key...), 0)
-		it.after = string(it.buffer)
-		it.at = it.after[:len(it.key)]
+		it.at = string(it.key)
 	}
 	return it.valid
 }
