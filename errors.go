@@ -43,9 +43,9 @@ var (
 	// implies ErrRejected.
 	ErrTransactionDone error = &rejection{"transaction already closed"}
 
-	// ErrTooLarge says that a key, a value or a batch exceeds its limit, see
-	// [Options.MaxKeySize], [Options.MaxValueSize] and [Options.MaxBatchSize]. It
-	// implies ErrRejected.
+	// ErrTooLarge says that a key, a value, a batch or what a transaction has read
+	// exceeds its limit, see [Options.MaxKeySize], [Options.MaxValueSize],
+	// [Options.MaxBatchSize] and [Options.MaxReadSet]. It implies ErrRejected.
 	ErrTooLarge error = &rejection{"too large"}
 
 	// ErrNoLeader says that no leader with a majority behind it was found in

@@ -14,7 +14,8 @@ type receipt struct {
 }
 
 // decided translates what the state machine has to say of the write numbered seq. Of
-// ErrUnknownOutcome only the cause is given, which it needs a token for.
+// ErrUnknownOutcome only the cause is given, which it needs a token for. encoded is the
+// write, if it is sure that it is the one that was decided on.
 func decided(o command.Outcome, seq uint64, encoded []byte) (receipt, error) {
 	switch o.Status {
 	case command.StatusOK:
@@ -31,14 +32,16 @@ func decided(o command.Outcome, seq uint64, encoded []byte) (receipt, error) {
 
 var errCancelled = errors.New("cancelled by a question for its outcome")
 
-// violation names the condition that did not hold. It is one of the write that came
-// first under its number; where encoded is another one, or is not at hand, there is
-// nothing to say.
+// violation names the condition that did not hold. Where the write is not at hand, there
+// is nothing to say.
 func violation(encoded []byte, r command.Rejection) error {
+	if encoded == nil {
+		return nil
+	}
 	w, err := command.DecodeWrite(encoded)
 	switch {
 	case err != nil:
-		return nil
+		return err
 	case int(r.Condition) >= len(w.Conditions):
 		return errors.New("the key that was made for it exists")
 	}

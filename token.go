@@ -65,18 +65,18 @@ func (db *DB) Resolve(ctx context.Context, token Token) (version uint64, err err
 
 // repeat proposes a write under a token.
 func (p *proposer) repeat(ctx context.Context, token Token, encoded []byte) (receipt, error) {
-	return p.decide(ctx, token, encoded, func(session, seq uint64) []byte {
+	return p.decide(ctx, token, func(session, seq uint64) []byte {
 		return command.EncodeWrites(session, seq, 0, nil, [][]byte{encoded})
 	})
 }
 
 // resolve asks for the outcome of the write with a token.
 func (p *proposer) resolve(ctx context.Context, token Token) (receipt, error) {
-	return p.decide(ctx, token, nil, command.EncodeResolve)
+	return p.decide(ctx, token, command.EncodeResolve)
 }
 
 // decide sends a command about the write with a token until there is an answer.
-func (p *proposer) decide(ctx context.Context, token Token, encoded []byte, cmd func(session, seq uint64) []byte) (receipt, error) {
+func (p *proposer) decide(ctx context.Context, token Token, cmd func(session, seq uint64) []byte) (receipt, error) {
 	cluster, session, seq, err := token.parse()
 	if err != nil {
 		return receipt{}, because(ErrRejected, err)
@@ -93,7 +93,7 @@ func (p *proposer) decide(ctx context.Context, token Token, encoded []byte, cmd 
 		case errors.Is(err, errOtherCluster):
 			return receipt{}, because(ErrRejected, err)
 		case err == nil:
-			r, err := decided(o, seq, encoded)
+			r, err := decided(o, seq, nil) // the write that came first may be another one
 			if err == ErrSessionExpired {
 				err = &unknownOutcome{token, err}
 			}
