@@ -58,6 +58,7 @@ func TestWeakenedAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	c.wantEverywhere("k", c.put(strong, "k")) // so that both logs are fit to be elected
 	term := c.node(a).Term()
 	c.kill(strong)
 	c.wantNoLeader()

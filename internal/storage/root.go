@@ -48,9 +48,13 @@ const statePrefix = "state-"
 // NewStateName makes the name of a state from one that no other has.
 func NewStateName(unique string) string { return statePrefix + unique }
 
-// IsStateName tells whether a state may have this name.
+// IsStateName tells whether a state may have this name. What a damaged CURRENT names
+// need not even be a path.
 func IsStateName(name string) bool {
-	return strings.HasPrefix(name, statePrefix) && name == filepath.Base(name)
+	strange := func(r rune) bool {
+		return !strings.ContainsRune("0123456789abcdefghijklmnopqrstuvwxyz-", r)
+	}
+	return strings.HasPrefix(name, statePrefix) && !strings.ContainsFunc(name, strange)
 }
 
 // dirRoot is a directory, with a directory for each state.
