@@ -37,9 +37,9 @@ func IfVersion(key []byte, version uint64) Condition {
 }
 
 // GetVersioned returns the value of key and its version, which is the index of the
-// log entry that wrote it: each write of a key gives it a greater one. Where there is
-// no such key the error is leveldb.ErrNotFound and the version 0. The caller owns the
-// value.
+// log entry that wrote it: each write of a key gives it a greater one, also after it was
+// deleted. Where there is no such key the error is leveldb.ErrNotFound and the version 0.
+// The caller owns the value.
 func (db *DB) GetVersioned(ctx context.Context, key []byte) (value []byte, version uint64, err error) {
 	if err := db.ok(); err != nil {
 		return nil, 0, err
@@ -82,7 +82,8 @@ func (db *DB) CompareAndSwap(ctx context.Context, key []byte, version uint64, va
 // order in which the cluster agreed on them. So an iterator from the last key seen
 // shows all that came since.
 //
-// After [ErrUnknownOutcome], [DB.Resolve] tells whether the value was appended.
+// After [ErrUnknownOutcome], [DB.Resolve] tells whether the value was appended, but not
+// under which key: what has to be found then needs an id of its own in the value.
 func (db *DB) Append(ctx context.Context, prefix, value []byte) (key []byte, err error) {
 	w := command.Write{Ops: []command.Op{{Kind: command.OpAppend, Key: prefix, Value: value}}}
 	r, err := db.propose(ctx, "append", w, nil)

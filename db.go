@@ -22,8 +22,9 @@ import (
 //     therefore changes nothing. A write that failed was certainly not applied,
 //     unless errors.Is(err, [ErrUnknownOutcome]).
 //   - Reads are linearizable, on any node; see [DB.WithConsistency].
-//   - Each call is bounded by Options.RequestTimeout, or by the context given to
-//     [DB.WithContext].
+//   - A method that takes no context is bounded by Options.RequestTimeout, or by the
+//     context given to [DB.WithContext]. One that takes a context is bounded by that
+//     alone: without a deadline it waits until there is a leader.
 //
 // A DB may be used concurrently. Its views share its life: closing one closes
 // all.
@@ -85,8 +86,10 @@ func newDB(b backend, timeout time.Duration, l limits) *DB {
 	return &DB{backend: b, handle: &handle{}, timeout: timeout, limits: l}
 }
 
-// WithContext returns a view of the database whose calls are bounded by ctx
-// instead of Options.RequestTimeout.
+// WithContext returns a view of the database whose calls are bounded by ctx instead of
+// Options.RequestTimeout; those that take a context of their own are not concerned. An
+// iterator, a snapshot or a transaction that is opened through it keeps to ctx for all
+// that it does.
 func (db *DB) WithContext(ctx context.Context) *DB {
 	view := *db
 	view.ctx = ctx

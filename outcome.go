@@ -77,9 +77,12 @@ type unknownOutcome struct {
 	cause error
 }
 
-func (e *unknownOutcome) Error() string        { return because(ErrUnknownOutcome, e.cause).Error() }
-func (e *unknownOutcome) Is(target error) bool { return target == ErrUnknownOutcome }
-func (e *unknownOutcome) Unwrap() error        { return e.cause }
+func (e *unknownOutcome) Error() string { return because(ErrUnknownOutcome, e.cause).Error() }
+
+// Is tells of the cause what does not contradict it.
+func (e *unknownOutcome) Is(target error) bool {
+	return target == ErrUnknownOutcome || !isOutcome(target) && errors.Is(e.cause, target)
+}
 
 // because joins a kind and its cause into one line, for the facade to wrap.
 func because(kind, cause error) error {

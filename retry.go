@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -52,15 +53,23 @@ func moreTelling(earlier, later error) error {
 	return later
 }
 
+// givenUp leaves out what the last attempt says of its effect: an earlier one may have
+// had another.
 type givenUp struct{ reason, last error }
 
-func (e *givenUp) Error() string { return fmt.Sprintf("%v; last attempt: %v", e.reason, e.last) }
-
-// Is leaves out what the last attempt says of its effect: an earlier one may have
-// had another.
-func (e *givenUp) Is(target error) bool {
-	if target == ErrNotApplied || target == ErrUnknownOutcome {
-		return errors.Is(e.reason, target)
+func (e *givenUp) Error() string {
+	last := e.last.Error()
+	for _, kind := range []error{ErrNotApplied, ErrUnknownOutcome} {
+		last = strings.TrimPrefix(last, kind.Error()+": ")
 	}
-	return errors.Is(e.reason, target) || errors.Is(e.last, target)
+	return fmt.Sprintf("%v; last attempt: %s", e.reason, last)
+}
+
+func (e *givenUp) Is(target error) bool {
+	return errors.Is(e.reason, target) || !isOutcome(target) && errors.Is(e.last, target)
+}
+
+// isOutcome tells whether an error is one of the three kinds that those of writes are of.
+func isOutcome(kind error) bool {
+	return kind == ErrNotApplied || kind == ErrUnknownOutcome || errors.Is(kind, ErrRejected)
 }

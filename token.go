@@ -16,10 +16,11 @@ import (
 // [Error], can be stored, and can be used by any process, through any node: with
 // [DB.Resolve] and [Once].
 //
-// The cluster knows a token for an hour, as long as it belongs to one of the last 64
-// proposals of unknown outcome of its writer (the node or client), and that is one of the
-// 1,024 latest writers and has not been silent for a million log entries. After that the
-// answer is [ErrSessionExpired].
+// Ask soon. The cluster remembers the 1,024 sessions that wrote last, and each node and each
+// client that writes has one, also a short-lived one; sessions that were silent for a
+// million log entries are forgotten in any case. A writer keeps its last 64 proposals of
+// unknown outcome (each has the writes that were waiting together), for an hour. After
+// that the answer is [ErrSessionExpired].
 type Token string
 
 // A token is the cluster's id, the session and the number of the write in it.
@@ -45,16 +46,19 @@ func (t Token) parse() (cluster wire.ClusterID, session, seq uint64, err error) 
 
 // Once makes a write happen at most once under token: if one has been applied or
 // rejected under it, here or elsewhere, that is the outcome, and this one has no
-// effect. It is for repeating a write of unknown outcome without asking for it first.
-// If [DB.Resolve] has said that it was not applied, the token is used up, and the
-// error is [ErrNotApplied].
+// effect, whatever is in it. It is for repeating a write of unknown outcome without asking
+// for it first. If the outcome is unknown again, the token is the same one; if it is
+// forgotten ([ErrSessionExpired]), this write certainly has no effect, and what became of the
+// first one is unknown for good. If [DB.Resolve] has said that it was not applied, the token is
+// used up, and the error is [ErrNotApplied].
 func Once(token Token) Condition { return Condition{once: true, token: token} }
 
 // Resolve tells what became of a write of unknown outcome. If the error is nil, it was
 // applied, at the version that is returned. It is [ErrConflict] if a condition did not
-// hold, and [ErrNotApplied] if it was not applied; then it never will be, even if the
-// command is still on its way. With [ErrUnknownOutcome] it is no clearer than before:
-// because ctx has ended, or for good if the error is also [ErrSessionExpired].
+// hold, or a transaction had lost a race, and [ErrNotApplied] if it was not applied; then it
+// never will be, even if the command is still on its way. With [ErrUnknownOutcome] it is no
+// clearer than before: because ctx has ended, or for good if the error is also
+// [ErrSessionExpired]. What is no token, or one of another cluster, is neither.
 func (db *DB) Resolve(ctx context.Context, token Token) (version uint64, err error) {
 	if err := db.ok(); err != nil {
 		return 0, err
@@ -65,9 +69,13 @@ func (db *DB) Resolve(ctx context.Context, token Token) (version uint64, err err
 
 // repeat proposes a write under a token.
 func (p *proposer) repeat(ctx context.Context, token Token, encoded []byte) (receipt, error) {
-	return p.decide(ctx, token, func(session, seq uint64) []byte {
+	r, err := p.decide(ctx, token, func(session, seq uint64) []byte {
 		return command.EncodeWrites(session, seq, 0, nil, [][]byte{encoded})
 	})
+	if errors.Is(err, errToken) || errors.Is(err, errOtherCluster) {
+		err = because(ErrRejected, err)
+	}
+	return r, err
 }
 
 // resolve asks for the outcome of the write with a token.
@@ -79,7 +87,7 @@ func (p *proposer) resolve(ctx context.Context, token Token) (receipt, error) {
 func (p *proposer) decide(ctx context.Context, token Token, cmd func(session, seq uint64) []byte) (receipt, error) {
 	cluster, session, seq, err := token.parse()
 	if err != nil {
-		return receipt{}, because(ErrRejected, err)
+		return receipt{}, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -91,7 +99,7 @@ func (p *proposer) decide(ctx context.Context, token Token, cmd func(session, se
 		o, err := p.askFor(ctx, cluster, cmd(session, seq), seq)
 		switch {
 		case errors.Is(err, errOtherCluster):
-			return receipt{}, because(ErrRejected, err)
+			return receipt{}, err
 		case err == nil:
 			r, err := decided(o, seq, nil) // the write that came first may be another one
 			if err == ErrSessionExpired {

@@ -116,9 +116,9 @@ func (tr *Transaction) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
 }
 
 // NewIterator walks the keys in slice (nil: all) as the transaction sees them;
-// later writes of the transaction may or may not be seen. What it has walked over
-// counts as read, and the key that it has found. It must be released, and may be used
-// after the end of the transaction.
+// later writes of the transaction may or may not be seen. The keys that it has stood on
+// count as read, and the gaps that it has walked over. It must be released, and, as
+// goleveldb's, may be used after the end of the transaction.
 func (tr *Transaction) NewIterator(slice *util.Range, ro *opt.ReadOptions) iterator.Iterator {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()

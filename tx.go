@@ -64,12 +64,15 @@ func (tx *Tx) Delete(key []byte) error {
 // each node checks that nothing of it has changed. If something has, nothing is applied,
 // and fn runs again in a new transaction, after a wait that grows, until ctx ends. So
 // fn should have no effects but by tx, and many writers of one key cost many
-// repetitions. fn also runs again when the node that served a client is lost.
+// repetitions, most of them where the leader is not. fn also runs again when the node that
+// served a client is lost.
 //
 // If fn returns an error, nothing is applied and that error is returned as it is; if it
 // panics, nothing is applied and the panic goes on. If ctx ends before a race is won, the
 // error is [ErrConflict] and the cause of the end. Other errors are those of [DB.Write];
-// after [ErrUnknownOutcome] fn does not run again.
+// after [ErrUnknownOutcome] fn does not run again, but [DB.Resolve] tells whether the last
+// run was applied. A transaction that has written nothing is not checked, and may read
+// as much as it likes.
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := db.writable(); err != nil {
 		return err
