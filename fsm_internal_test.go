@@ -26,6 +26,7 @@ type tester interface {
 	Helper()
 	Fatal(...any)
 	Fatalf(string, ...any)
+	Cleanup(func())
 }
 
 func noError(t tester, err error) {
@@ -433,7 +434,7 @@ func drawWrites(t *rapid.T, m *stateModel, index, seq uint64, key *rapid.Generat
 }
 
 // install gives the state as another node gets it.
-func install(t *rapid.T, store *storage.Store) *storage.Store {
+func install(t tester, store *storage.Store) *storage.Store {
 	t.Helper()
 	applied, err := store.Applied()
 	noError(t, err)
@@ -457,7 +458,7 @@ func install(t *rapid.T, store *storage.Store) *storage.Store {
 func TestTheSameLogGivesTheSameState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		logs, want, model := drawLog(t)
-		run := func(name string, batch *rapid.Generator[int], restart func(*rapid.T, *storage.Store) *storage.Store) *machine {
+		run := func(name string, batch *rapid.Generator[int], restart func(tester, *storage.Store) *storage.Store) *machine {
 			empty, err := storage.OpenMemory(nil)
 			noError(t, err)
 			t.Cleanup(func() { _ = empty.Close() })
@@ -493,7 +494,7 @@ func TestTheSameLogGivesTheSameState(t *testing.T) {
 			}
 			return m
 		}
-		same := func(_ *rapid.T, store *storage.Store) *storage.Store { return store }
+		same := func(_ tester, store *storage.Store) *storage.Store { return store }
 		one := run("one by one", rapid.Just(1), nil)
 		others := map[string]*machine{
 			"all at once":   run("all at once", rapid.Just(len(logs)), nil),
