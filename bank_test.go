@@ -367,7 +367,7 @@ func (b *bank) report() {
 		count[o]++
 	}
 	b.t.Logf("transfers: %v; audits: %v", count, b.audited)
-	if len(b.audited) < 2*len(audits) || count[notApplied] == 0 {
-		b.t.Error("that is not all that was to be tested")
+	if len(b.audited) == 0 || count[notApplied] == 0 {
+		b.t.Error("that tests nothing")
 	}
 }

@@ -178,6 +178,9 @@ func (a *listAttempt) writes() bool { return len(listTxn{ops: a.plan}.appends())
 // record adds to the history. Whatever becomes of a transaction, what it read was there
 // at one time.
 func (a *listAttempt) record(o outcome) {
+	if len(a.done) == 0 {
+		return
+	}
 	txn := listTxn{ops: a.done, outcome: o, call: a.call, end: a.l.now()}
 	var reads []listOp
 	own := txn.appends()
