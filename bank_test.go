@@ -27,7 +27,7 @@ func TestNoMoneyComesOrGoes(t *testing.T) {
 	seed := historySeed(t)
 	b := newBank(newCluster(t, 3, nil), seed)
 	defer b.end()
-	b.endure(testDuration(t, 3*time.Second), rand.New(rand.NewPCG(seed, bankClients)))
+	b.endure(testDuration(t, 2*time.Second), rand.New(rand.NewPCG(seed, bankClients)))
 	b.end()
 
 	b.c.waitReady()

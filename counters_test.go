@@ -24,7 +24,7 @@ func TestCountersByConditionsCountEachIncrementOnce(t *testing.T) {
 	seed := historySeed(t)
 	c := newCounters(newCluster(t, 3, nil), seed)
 	defer c.end()
-	c.endure(testDuration(t, 3*time.Second), rand.New(rand.NewPCG(seed, workloadClients)))
+	c.endure(testDuration(t, 2*time.Second), rand.New(rand.NewPCG(seed, workloadClients)))
 	c.end()
 
 	c.c.waitReady()

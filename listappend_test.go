@@ -25,7 +25,7 @@ func TestTransactionsAreSerializable(t *testing.T) {
 	seed := historySeed(t)
 	l := newLists(newCluster(t, 3, nil), seed)
 	defer l.end()
-	l.endure(testDuration(t, 4*time.Second), rand.New(rand.NewPCG(seed, workloadClients)))
+	l.endure(testDuration(t, 3*time.Second), rand.New(rand.NewPCG(seed, workloadClients)))
 	l.end()
 
 	l.c.waitReady()

@@ -26,7 +26,7 @@ func TestTokensTellTheTruth(t *testing.T) {
 	seed := historySeed(t)
 	tr := newTruths(newCluster(t, 3, nil), seed)
 	defer tr.end()
-	tr.endure(testDuration(t, 3*time.Second), rand.New(rand.NewPCG(seed, workloadClients)))
+	tr.endure(testDuration(t, 2*time.Second), rand.New(rand.NewPCG(seed, workloadClients)))
 	tr.end()
 
 	loseAll(tr.workload, rand.New(rand.NewPCG(seed, workloadClients)))
