@@ -33,8 +33,8 @@ func readmeBlocks(t *testing.T, language string) []string {
 	return blocks
 }
 
-// fragment makes a file of a block that is not a whole program.
-const fragment = `package main
+// fragments is the head of a program of the blocks that are none by themselves.
+const fragments = `package main
 
 import (
 	"context"
@@ -66,11 +66,6 @@ var (
 func main() {}
 
 func use(...any) {}
-
-func block(ctx context.Context, node *skiff.Node, db *skiff.DB) error {
-	%s
-	%s
-}
 `
 
 func TestReadmeGo(t *testing.T) {
@@ -78,34 +73,31 @@ func TestReadmeGo(t *testing.T) {
 	if len(blocks) == 0 {
 		t.Fatal("README has no Go blocks")
 	}
+	program := fragments
 	for i, block := range blocks {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			if !strings.HasPrefix(block, "package main") {
-				goCommand(t, fragmentProgram(block), "build", "-o", os.DevNull)
-				return
-			}
-			binary := filepath.Join(t.TempDir(), "program")
-			port := freeAddresses(t, 1)[0]
-			goCommand(t, strings.ReplaceAll(block, "/ip4/127.0.0.1/tcp/9490", port), "build", "-o", binary)
-			run := exec.CommandContext(testContext(t), binary)
-			run.Dir = t.TempDir()
-			out, err := run.CombinedOutput()
-			if err != nil || string(out) != "hello <nil>\n" {
-				t.Fatalf("%v\n%s", err, out)
-			}
-		})
+		if !strings.HasPrefix(block, "package main") {
+			program += fragment(i, block)
+			continue
+		}
+		binary := filepath.Join(t.TempDir(), "program")
+		port := freeAddresses(t, 1)[0]
+		goCommand(t, strings.ReplaceAll(block, "/ip4/127.0.0.1/tcp/9490", port), "build", "-o", binary)
+		run := exec.CommandContext(testContext(t), binary)
+		run.Dir = t.TempDir()
+		out, err := run.CombinedOutput()
+		if err != nil || string(out) != "hello <nil>\n" {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
+	goCommand(t, program, "build", "-o", os.DevNull)
 }
 
-func fragmentProgram(block string) string {
+func fragment(i int, block string) string {
 	end := "return nil"
-	if strings.Contains(block, "return tr.Commit") || strings.Contains(block, "return db.Put") {
-		end = ""
-	}
 	if strings.Contains(block, "value, err :=") {
 		end = "use(value)\nreturn err"
 	}
-	return fmt.Sprintf(fragment, block, end)
+	return fmt.Sprintf("\nfunc block%d(ctx context.Context, node *skiff.Node, db *skiff.DB) error {\n%s\n%s\n}\n", i, block, end)
 }
 
 // goCommand builds a program as if it were a package of this module.
