@@ -328,7 +328,8 @@ func (c *client) send(ctx context.Context, cmd []byte) (command.Result, error) {
 	if len(reply) < 1 || len(reply) < 1+int(reply[0]) {
 		return command.Result{}, fmt.Errorf("%s: %w", to, errMalformed)
 	}
-	leader, result := reply[1:1+reply[0]], reply[1+reply[0]:]
+	end := 1 + int(reply[0])
+	leader, result := reply[1:end], reply[end:]
 	c.mu.Lock()
 	c.leader = string(leader)
 	c.mu.Unlock()
@@ -351,11 +352,8 @@ func (c *client) failedAt(to string, err error) {
 	}
 }
 
-func (c *client) write(ctx context.Context, encoded []byte, once *Token) (receipt, error) {
-	if once != nil {
-		return c.proposer.repeat(ctx, *once, encoded)
-	}
-	return c.proposer.write(ctx, encoded)
+func (c *client) write(ctx context.Context, w *proposal) (receipt, error) {
+	return c.proposer.write(ctx, w)
 }
 
 func (c *client) resolve(ctx context.Context, token Token) (receipt, error) {

@@ -54,7 +54,8 @@ func (db *DB) GetVersioned(ctx context.Context, key []byte) (value []byte, versi
 // WriteIf applies a batch as a whole if all conditions hold, and otherwise nothing of
 // it; the error is then [ErrConflict]. They are checked at the batch's place among
 // all writes, on each node alike: nothing comes between the check and the writes. A
-// nil or empty batch only checks. The version is that of all keys written.
+// nil or empty batch only checks. The version is that of all keys written; no other write
+// of one of them has the same.
 func (db *DB) WriteIf(ctx context.Context, batch *leveldb.Batch, conditions ...Condition) (version uint64, err error) {
 	ops, err := opsOf(batch)
 	if err != nil {
@@ -86,7 +87,7 @@ func (db *DB) CompareAndSwap(ctx context.Context, key []byte, version uint64, va
 // under which key: what has to be found then needs an id of its own in the value.
 func (db *DB) Append(ctx context.Context, prefix, value []byte) (key []byte, err error) {
 	w := command.Write{Ops: []command.Op{{Kind: command.OpAppend, Key: prefix, Value: value}}}
-	r, err := db.propose(ctx, "append", w, nil)
+	r, err := db.propose(ctx, "append", newProposal(w))
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +99,8 @@ func (db *DB) writeIf(ctx context.Context, op string, ops []command.Op, conditio
 	var once *Token
 	for _, c := range conditions {
 		switch {
+		case c.once && once != nil:
+			return 0, db.wrap(op, because(ErrRejected, errors.New("two tokens for one write")))
 		case c.once:
 			once = &c.token
 		case c.condition.Kind == 0:
@@ -106,6 +109,8 @@ func (db *DB) writeIf(ctx context.Context, op string, ops []command.Op, conditio
 			w.Conditions = append(w.Conditions, c.condition)
 		}
 	}
-	r, err := db.propose(ctx, op, w, once)
+	p := newProposal(w)
+	p.versioned, p.once = true, once
+	r, err := db.propose(ctx, op, p)
 	return r.version, err
 }

@@ -134,7 +134,7 @@ func (r *replica) command(c *command.Command, index uint64) {
 	}
 	s.LastIndex = index
 	s.Advance(c.Low, c.Kept)
-	if _, seen := s.Lookup(c.Seq); seen {
+	if _, seen := s.Lookup(command.Span{First: c.Seq, Count: 1}); seen {
 		return
 	}
 	s.Record(command.Outcome{Span: command.Span{First: c.Seq, Count: 1}, Index: index})

@@ -54,7 +54,7 @@ type backend interface {
 	get(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error)
 	has(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (bool, error)
 	view(ctx context.Context, c Consistency) (view, error)
-	write(ctx context.Context, encoded []byte, once *Token) (receipt, error)
+	write(ctx context.Context, w *proposal) (receipt, error)
 	resolve(ctx context.Context, token Token) (receipt, error)
 	property(ctx context.Context, name string) (string, error)
 	dbStats(ctx context.Context, s *leveldb.DBStats) error
@@ -143,7 +143,7 @@ func wrapError(op, node string, err error) error {
 		return err
 	}
 	e = &Error{Op: op, Node: node, Err: err}
-	var unknown *unknownOutcome
+	var unknown *outcomeError
 	if errors.As(err, &unknown) {
 		e.Token = unknown.token
 	}
@@ -228,19 +228,19 @@ func (c *opCollector) Delete(key []byte) {
 func (db *DB) write(op string, w command.Write) error {
 	ctx, cancel := db.callContext()
 	defer cancel()
-	_, err := db.propose(ctx, op, w, nil)
+	_, err := db.propose(ctx, op, newProposal(w))
 	return err
 }
 
-// propose applies a write, under a token that it had before if once is not nil.
-func (db *DB) propose(ctx context.Context, op string, w command.Write, once *Token) (receipt, error) {
+// propose applies a write.
+func (db *DB) propose(ctx context.Context, op string, w *proposal) (receipt, error) {
 	if err := db.writable(); err != nil {
 		return receipt{}, err
 	}
-	if err := db.limits.check(w); err != nil {
+	if err := db.limits.check(w.Write); err != nil {
 		return receipt{}, db.tooLarge(op, err)
 	}
-	r, err := db.backend.write(ctx, command.EncodeWrite(w), once)
+	r, err := db.backend.write(ctx, w)
 	return r, db.wrap(op, err)
 }
 
@@ -266,19 +266,30 @@ func (l limits) check(w command.Write) error {
 			return fmt.Errorf("value of %d bytes, the limit is %d (MaxValueSize)", len(op.Value), l.value)
 		}
 	}
-	reads := 0
 	for _, c := range w.Conditions {
-		if c.Count > uint64(l.reads) { // so that it cannot overflow
-			return l.readTooMuch()
-		}
-		reads += len(c.Key) + len(c.Limit) + readOverhead*(1+int(c.Count))
-		if reads > l.reads {
-			return l.readTooMuch()
-		}
 		total += len(c.Key) + len(c.Value) + len(c.Limit) + len(c.Digest) + 2*opOverhead
+	}
+	if readCost(w.Conditions) > l.reads {
+		return l.readTooMuch()
 	}
 	if total > l.batch {
 		return fmt.Errorf("batch of %d bytes, the limit is %d (MaxBatchSize)", total, l.batch)
+	}
+	return nil
+}
+
+// checkAll checks the writes of one command: also that the state machine does not have to
+// read more for all of them than a proposer would group.
+func (l limits) checkAll(writes []command.Write) error {
+	reads := 0
+	for _, w := range writes {
+		if err := l.check(w); err != nil {
+			return err
+		}
+		reads += readCost(w.Conditions)
+	}
+	if len(writes) > 1 && reads > maxProposalReads {
+		return fmt.Errorf("writes whose conditions read %d bytes, together at most %d", reads, maxProposalReads)
 	}
 	return nil
 }

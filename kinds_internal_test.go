@@ -18,7 +18,7 @@ func TestTheCauseDoesNotContradictTheOutcome(t *testing.T) {
 	} {
 		cause := gaveUp(context.Canceled, attempt)
 		for want, err := range map[error]error{
-			ErrUnknownOutcome: &unknownOutcome{"token", cause},
+			ErrUnknownOutcome: unknownOutcome("token", cause),
 			ErrNotApplied:     because(ErrNotApplied, cause),
 		} {
 			err = wrapError("put", "node", err)

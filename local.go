@@ -59,25 +59,22 @@ func (l *local) has(ctx context.Context, c Consistency, key []byte, ro *opt.Read
 	return ret, err
 }
 
-func (l *local) write(ctx context.Context, encoded []byte, once *Token) (r receipt, err error) {
+func (l *local) write(ctx context.Context, w *proposal) (r receipt, err error) {
 	begun := time.Now()
 	defer func() { l.n.counters.wrote(begun, err) }()
 	if err := l.n.begin(); err != nil {
-		if once != nil {
-			return r, &unknownOutcome{*once, err}
+		if w.once != nil {
+			return r, unknownOutcome(*w.once, err)
 		}
 		return r, because(ErrNotApplied, err)
 	}
 	defer l.n.ops.Done()
-	if once != nil {
-		return l.n.proposer.repeat(ctx, *once, encoded)
-	}
-	return l.n.proposer.write(ctx, encoded)
+	return l.n.proposer.write(ctx, w)
 }
 
 func (l *local) resolve(ctx context.Context, token Token) (receipt, error) {
 	if err := l.n.begin(); err != nil {
-		return receipt{}, &unknownOutcome{token, err}
+		return receipt{}, unknownOutcome(token, err)
 	}
 	defer l.n.ops.Done()
 	return l.n.proposer.resolve(ctx, token)

@@ -9,15 +9,25 @@ import (
 
 // keepFor is how long a writer lets the cluster remember the outcome of a write that
 // it does not know itself, for [DB.Resolve].
-const keepFor = time.Hour
+const keepFor = 10 * time.Minute
+
+// maxPassing is how many proposals may pass by one that is held up. Their outcomes are
+// part of the state until that one has its own.
+const maxPassing = 256
 
 // numbering gives out the numbers of the writes of one session, and knows which ones
 // are still of interest. It is guarded by its proposer's lock.
 type numbering struct {
-	session     uint64         // 0: none yet
-	last        uint64         // the last number given out
-	outstanding []command.Span // of proposals under way, ascending
-	kept        []keptSpan     // of those that ended with unknown outcome, ascending
+	session     uint64     // 0: none yet
+	last        uint64     // the last number given out
+	proposals   int        // to which numbers were given
+	outstanding []proposed // under way, ascending
+	kept        []keptSpan // of those that ended with unknown outcome, ascending
+}
+
+type proposed struct {
+	command.Span
+	ordinal int
 }
 
 type keptSpan struct {
@@ -25,12 +35,20 @@ type keptSpan struct {
 	since time.Time
 }
 
-// take gives out n numbers. They are outstanding until they are retired.
-func (ns *numbering) take(n int) command.Span {
-	span := command.Span{First: ns.last + 1, Count: uint64(n)}
+// take gives out n numbers, unless that is too far from the oldest ones outstanding.
+// They are outstanding until they are retired.
+func (ns *numbering) take(n int) (span command.Span, ok bool) {
+	span = command.Span{First: ns.last + 1, Count: uint64(n)}
+	if len(ns.outstanding) > 0 {
+		oldest := ns.outstanding[0]
+		if ns.proposals-oldest.ordinal >= maxPassing || span.End()-oldest.First > command.MaxAhead {
+			return span, false
+		}
+	}
 	ns.last += uint64(n)
-	ns.outstanding = append(ns.outstanding, span)
-	return span
+	ns.proposals++
+	ns.outstanding = append(ns.outstanding, proposed{span, ns.proposals})
+	return span, true
 }
 
 // retire ends the use of a proposal's numbers: they will not be sent again. If keep,
@@ -40,7 +58,7 @@ func (ns *numbering) retire(session uint64, span command.Span, keep bool) {
 	if session != ns.session {
 		return
 	}
-	ns.outstanding = slices.DeleteFunc(ns.outstanding, func(s command.Span) bool { return s == span })
+	ns.outstanding = slices.DeleteFunc(ns.outstanding, func(p proposed) bool { return p.Span == span })
 	if !keep {
 		return
 	}

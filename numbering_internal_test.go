@@ -16,7 +16,7 @@ func (c *caller) hasToken(session, seq uint64) Token {
 	c.t.Helper()
 	select {
 	case o := <-c.done:
-		var unknown *unknownOutcome
+		var unknown *outcomeError
 		if want := tokenOf(testClusterID(), session, seq); !errors.As(o.err, &unknown) || unknown.token != want {
 			c.t.Errorf("%s: %v, want the token %s", c.key, o.err, want)
 		}
@@ -218,4 +218,32 @@ func TestAQuestionIsRepeated(t *testing.T) {
 		synctest.Wait()
 		asked.hasToken(3, 9)
 	})
+}
+
+// A sender goes no further from its oldest outstanding number than the state machine
+// remembers, and lets no more proposals pass than the state should have to hold.
+func TestNumbersAreGivenOutOnlySoFar(t *testing.T) {
+	for name, size := range map[string]int{"small proposals": 1, "large proposals": command.MaxWrites} {
+		ns := numbering{session: 7}
+		oldest, _ := ns.take(size)
+		var spans []command.Span
+		for {
+			span, ok := ns.take(size)
+			if !ok {
+				break
+			}
+			spans = append(spans, span)
+			ns.retire(7, span, false)
+		}
+		if want := min(maxPassing, command.MaxAhead/size-1); len(spans) != want {
+			t.Errorf("%s: %d have passed, want %d", name, len(spans), want)
+		}
+		if low, _ := ns.marks(); low != oldest.First {
+			t.Errorf("%s: low mark %d", name, low)
+		}
+		ns.retire(7, oldest, false)
+		if span, ok := ns.take(size); !ok || span.First != spans[len(spans)-1].End() {
+			t.Errorf("%s: then %v, %v", name, span, ok)
+		}
+	}
 }

@@ -71,23 +71,40 @@ func covers(outcomes []command.Outcome, span command.Span) bool {
 	return next == span.End() && span.Count > 0
 }
 
-// unknownOutcome is ErrUnknownOutcome of a write that can be asked for.
-type unknownOutcome struct {
-	token Token
+// outcomeError is ErrNotApplied or ErrUnknownOutcome, and why.
+type outcomeError struct {
+	kind  error
 	cause error
+	token Token // of a write that can be asked for
 }
 
-func (e *unknownOutcome) Error() string { return because(ErrUnknownOutcome, e.cause).Error() }
+func (e *outcomeError) Error() string { return fmt.Sprintf("%v: %v", e.kind, e.cause) }
 
-// Is tells of the cause what does not contradict it.
-func (e *unknownOutcome) Is(target error) bool {
-	return target == ErrUnknownOutcome || !isOutcome(target) && errors.Is(e.cause, target)
+// Is tells of the cause what does not contradict the kind: it may be the error of another
+// write, as that which ended the context.
+func (e *outcomeError) Is(target error) bool {
+	return target == e.kind || !isOutcome(target) && errors.Is(e.cause, target)
+}
+
+func (e *outcomeError) As(target any) bool {
+	switch target.(type) {
+	case **Error, **outcomeError:
+		return false
+	}
+	return errors.As(e.cause, target)
+}
+
+func unknownOutcome(token Token, cause error) error {
+	return &outcomeError{ErrUnknownOutcome, cause, token}
 }
 
 // because joins a kind and its cause into one line, for the facade to wrap.
 func because(kind, cause error) error {
-	if cause == nil {
+	switch {
+	case cause == nil:
 		return kind
+	case kind == ErrNotApplied, kind == ErrUnknownOutcome:
+		return &outcomeError{kind: kind, cause: cause}
 	}
 	return fmt.Errorf("%w: %w", kind, cause)
 }

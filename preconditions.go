@@ -64,7 +64,8 @@ func (a *application) get(key []byte) (value []byte, version uint64, err error) 
 	return value, version, err
 }
 
-// holdsRange looks at no more keys than the condition names, and one.
+// holdsRange looks at no more keys than the condition names, and one; in between,
+// goleveldb may have to step over what was deleted and is not compacted yet.
 func (a *application) holdsRange(c command.Condition) (bool, error) {
 	r := &util.Range{Start: c.Key}
 	if c.HasLimit {

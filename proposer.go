@@ -11,18 +11,9 @@ import (
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
-// A proposal carries the writes that were waiting when it set out.
-const (
-	// maxProposalBytes is exceeded by a single larger write. It is small because
-	// raft counts entries, not bytes, when it sends them to a follower that catches
-	// up: 64 at a time by default, within RPCTimeout.
-	maxProposalBytes  = 256 << 10
-	maxProposalWrites = 4096
-	// maxInFlight is how many proposals a proposer has under way. More than one
-	// keeps the leader's disk busy while followers sync; many would leave nothing
-	// to group. Far below command.MaxOutcomes.
-	maxInFlight = 4
-)
+// maxInFlight is how many proposals a proposer has under way. More than one keeps the
+// leader's disk busy while followers sync; many would leave nothing to group.
+const maxInFlight = 4
 
 // router brings a command to the leader.
 type router interface {
@@ -59,11 +50,11 @@ type proposer struct {
 
 // pendingWrite is a write whose caller waits.
 type pendingWrite struct {
-	encoded []byte
-	done    chan writeOutcome // buffered: nobody waits for a caller that has left
-	group   *group            // nil while waiting to be taken
-	left    bool              // the caller has gone
-	alone   bool              // in a group of its own
+	*proposal
+	done  chan writeOutcome // buffered: nobody waits for a caller that has left
+	group *group            // nil while waiting to be taken
+	left  bool              // the caller has gone
+	alone bool              // in a group of its own
 }
 
 type writeOutcome struct {
@@ -92,13 +83,19 @@ func newProposer(ctx context.Context, r router, retry retryPolicy, cluster func(
 	return &proposer{router: r, retry: retry, ctx: ctx, cluster: cluster, registering: make(chan struct{}, 1)}
 }
 
-// write proposes one encoded write. The error is one of the three kinds, with a
-// cause.
-func (p *proposer) write(ctx context.Context, encoded []byte) (receipt, error) {
+// write proposes one write. The error is one of the three kinds, with a cause.
+func (p *proposer) write(ctx context.Context, w *proposal) (receipt, error) {
+	if w.once != nil {
+		return p.repeat(ctx, *w.once, w.encoded)
+	}
+	return p.join(ctx, &pendingWrite{proposal: w, done: make(chan writeOutcome, 1)})
+}
+
+// join lets a write wait for the next group.
+func (p *proposer) join(ctx context.Context, w *pendingWrite) (receipt, error) {
 	if ctx.Err() != nil {
 		return receipt{}, because(ErrNotApplied, context.Cause(ctx))
 	}
-	w := &pendingWrite{encoded: encoded, done: make(chan writeOutcome, 1)}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -154,7 +151,7 @@ func (p *proposer) leave(ctx context.Context, w *pendingWrite) (receipt, error) 
 // caller will not hear of; the caller holds mu.
 func (p *proposer) unknown(g *group, at int, cause error) error {
 	g.unknown = true
-	return &unknownOutcome{tokenOf(p.cluster(), g.session, g.span.First+uint64(at)), cause}
+	return unknownOutcome(tokenOf(p.cluster(), g.session, g.span.First+uint64(at)), cause)
 }
 
 // work takes groups until none is left.
@@ -173,16 +170,10 @@ func (p *proposer) take() *group {
 		p.inFlight--
 		return nil
 	}
-	n, size := 0, 0
-	for n < len(p.waiting) && n < maxProposalWrites {
-		size += len(p.waiting[n].encoded)
-		if n > 0 && (size > maxProposalBytes || p.waiting[n].alone) {
-			break
-		}
+	var members grouping
+	n := 0
+	for n < len(p.waiting) && members.takes(p.waiting[n]) {
 		n++
-		if p.waiting[n-1].alone {
-			break
-		}
 	}
 	g := &group{writes: slices.Clone(p.waiting[:n])}
 	g.ctx, g.cancel = context.WithCancelCause(p.ctx)
@@ -285,12 +276,20 @@ func (p *proposer) expose(g *group, session uint64) (cmd []byte, again bool, err
 	for i, w := range g.writes {
 		encoded[i] = w.encoded
 	}
-	g.session, g.span = session, p.numbers.take(len(g.writes))
+	span, ok := p.numbers.take(len(g.writes))
+	if !ok {
+		return nil, false, errTooFarAhead
+	}
+	g.session, g.span = session, span
 	low, kept := p.numbers.marks()
 	g.cmd = command.EncodeWrites(session, g.span.First, low, kept, encoded)
 	g.exposed = true
 	return g.cmd, false, nil
 }
+
+// errTooFarAhead holds up a proposal until an earlier one has an outcome, which the
+// state machine might forget otherwise.
+var errTooFarAhead = errors.New("an earlier proposal is still on its way")
 
 // hide takes back expose, after an attempt that certainly had no effect. The numbers
 // are not used again, since callers that have left may ask for them.

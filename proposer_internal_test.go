@@ -155,11 +155,13 @@ type caller struct {
 var errCallerLeft = errors.New("the caller had enough")
 
 // write starts a write of key, and returns when it has gone as far as it can.
-func (p *proposerTest) write(key string) *caller {
+func (p *proposerTest) write(key string) *caller { return p.propose(newProposal(ops(putOp(key, "")))) }
+
+func (p *proposerTest) propose(w *proposal) *caller {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c := &caller{p.t, key, cancel, make(chan writeOutcome, 1)}
+	c := &caller{p.t, string(w.Ops[0].Key), cancel, make(chan writeOutcome, 1)}
 	go func() {
-		r, err := p.proposer.write(ctx, command.EncodeWrite(ops(putOp(key, ""))))
+		r, err := p.proposer.write(ctx, w)
 		c.done <- writeOutcome{r, err}
 	}()
 	synctest.Wait()
@@ -681,7 +683,7 @@ func TestAWriteWhoseContextHasEndedIsNotSent(t *testing.T) {
 	inBubble(t, 0, func(p *proposerTest) {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		cancel(errCallerLeft)
-		if _, err := p.proposer.write(ctx, nil); !errors.Is(err, ErrNotApplied) || !errors.Is(err, errCallerLeft) {
+		if _, err := p.proposer.write(ctx, newProposal(command.Write{})); !errors.Is(err, ErrNotApplied) || !errors.Is(err, errCallerLeft) {
 			t.Errorf("got %v", err)
 		}
 		synctest.Wait()
@@ -815,7 +817,7 @@ func TestAtMostOnce(t *testing.T) {
 					time.Sleep(start)
 					ctx, cancel := context.WithTimeout(ctx, patience)
 					defer cancel()
-					r, err := p.write(ctx, command.EncodeWrite(w))
+					r, err := p.write(ctx, newProposal(w))
 					mu.Lock()
 					defer mu.Unlock()
 					outcomes[key] = writeOutcome{r, err}
@@ -868,8 +870,8 @@ func resolveAll(t *testing.T, c *chaos, outcomes map[string]writeOutcome, kinds 
 	p := newProposer(ctx, c, retryPolicy{wait: 50 * time.Millisecond}, testClusterID)
 	defer p.close()
 	for i, key := range slices.Sorted(maps.Keys(outcomes)) {
-		var unknown *unknownOutcome
-		if !errors.As(outcomes[key].err, &unknown) {
+		var unknown *outcomeError
+		if !errors.As(outcomes[key].err, &unknown) || unknown.token == "" {
 			continue
 		}
 		ask := p.resolve

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -16,13 +17,30 @@ import (
 // caller. It returns the token.
 func loseAnswer(c *cluster, write func(context.Context, *skiff.DB) error) skiff.Token {
 	c.t.Helper()
+	return wantToken(c.t, lostAnswer(c, write, nil))
+}
+
+// lostAnswer is the error of such a write, whose context ends for a cause.
+func lostAnswer(c *cluster, write func(context.Context, *skiff.DB) error, cause error) error {
+	c.t.Helper()
 	leader := c.leader()
 	db := dialOnce(c, leader)
 	mustPut(c.t, db, "session", "is open")
-	ctx, cancel := context.WithCancel(testContext(c.t))
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(testContext(c.t))
+	defer cancel(nil)
 	before := c.node(leader).Stats().AppliedIndex
-	c.net.Cut(c.addrs[leader], "client")
+	// The answers to requests before the write get through, the write's does not.
+	var mu sync.Mutex
+	cut := false
+	c.net.OnWrite(func(from, to string, _ int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !cut && from == c.addrs[leader] && to == "client" && c.node(leader).Stats().AppliedIndex > before {
+			c.net.Cut(from, to)
+			cut = true
+		}
+	})
+	defer c.net.OnWrite(nil)
 	defer c.net.Heal()
 	done := make(chan error, 1)
 	go func() { done <- write(ctx, db.WithContext(ctx)) }()
@@ -31,8 +49,8 @@ func loseAnswer(c *cluster, write func(context.Context, *skiff.DB) error) skiff.
 			c.t.Fatal(err)
 		}
 	}
-	cancel()
-	return wantToken(c.t, <-done)
+	cancel(cause)
+	return <-done
 }
 
 // wantToken is the token of a write of unknown outcome.
@@ -49,7 +67,7 @@ func wantToken(t testing.TB, err error) skiff.Token {
 // effect of its own. The write is one of k.
 func wantOutcome(t testing.TB, db *skiff.DB, token skiff.Token, want error) {
 	t.Helper()
-	check := func(how string, version uint64, err error) {
+	check := func(how string, want error, version uint64, err error) {
 		t.Helper()
 		if !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("%s: %v, want %v", how, err, want)
@@ -59,11 +77,14 @@ func wantOutcome(t testing.TB, db *skiff.DB, token skiff.Token, want error) {
 		}
 	}
 	version, err := db.Resolve(testContext(t), token)
-	check("resolved", version, err)
+	check("resolved", want, version, err)
+	if want == skiff.ErrNotApplied {
+		want = skiff.ErrRejected // for good: the token is used up
+	}
 	var again leveldb.Batch
 	again.Put([]byte("k"), []byte("again"))
 	version, err = db.WriteIf(testContext(t), &again, skiff.Once(token))
-	check("repeated", version, err)
+	check("repeated", want, version, err)
 }
 
 // By the token of a write, every node tells what became of it.

@@ -388,10 +388,8 @@ func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
 	case decoded.Kind != command.KindWrite && decoded.Kind != command.KindRegister && decoded.Kind != command.KindResolve:
 		return nil, because(ErrNotApplied, errMalformed)
 	}
-	for _, w := range decoded.Writes {
-		if err := c.n.options.limits().check(w); err != nil {
-			return nil, because(ErrTooLarge, err)
-		}
+	if err := c.n.options.limits().checkAll(decoded.Writes); err != nil {
+		return nil, because(ErrTooLarge, err)
 	}
 	begun := time.Now()
 	res, err := c.n.send(ctx, cmd)

@@ -66,51 +66,61 @@ func (a *application) session(id, index uint64) *command.Session {
 	return s
 }
 
-// write applies the writes of a command that have not been seen before.
+// write applies the writes of a command that have not been seen before. What it returns
+// is never read back from the session, which may have forgotten it already.
 func (a *application) write(c *command.Command, index uint64) (command.Result, error) {
+	r := command.Result{Index: index}
 	s := a.session(c.Session, index)
 	if s == nil {
-		return command.Result{Status: command.StatusNoSession, Index: index}, nil
+		r.Status = command.StatusNoSession
+		return r, nil
 	}
 	s.Advance(c.Low, c.Kept)
-	applied := command.Outcome{Index: index} // the writes since the last one seen before
-	record := func() {
-		if applied.Count > 0 {
-			s.Record(applied)
+	for i := 0; i < len(c.Writes); {
+		seq, writes := c.Seq+uint64(i), c.Writes[i:]
+		o, seen := s.Lookup(command.Span{First: seq, Count: uint64(len(writes))})
+		if !seen {
+			o.Index = index
+			var err error
+			if o.Rejected, err = a.effects(writes[:o.Count], seq, index); err != nil {
+				return r, err
+			}
+			s.Record(o)
 		}
-		applied = command.Outcome{Index: index}
+		r.Outcomes = append(r.Outcomes, o)
+		i += int(o.Count)
 	}
-	for i, w := range c.Writes {
-		seq := c.Seq + uint64(i)
-		if _, seen := s.Lookup(seq); seen {
-			record()
-			continue
-		}
-		violated, err := a.effect(w, seq, index)
+	return r, nil
+}
+
+// effects applies writes numbered from seq, each if its conditions hold.
+func (a *application) effects(writes []command.Write, seq, index uint64) (rejected []command.Rejection, err error) {
+	for i, w := range writes {
+		violated, err := a.effect(w, seq+uint64(i), index)
 		if err != nil {
-			return command.Result{}, err
+			return nil, err
 		}
 		if violated >= 0 {
-			applied.Rejected = append(applied.Rejected, command.Rejection{Write: seq, Condition: uint32(violated)})
+			rejected = append(rejected, command.Rejection{Write: seq + uint64(i), Condition: uint32(violated)})
 		}
-		applied.First = seq - applied.Count
-		applied.Count++
 	}
-	record()
-	span := command.Span{First: c.Seq, Count: uint64(len(c.Writes))}
-	return command.Result{Index: index, Outcomes: s.Outcomes(span)}, nil
+	return rejected, nil
 }
 
 // resolve tells what became of a write. If it has not arrived, it never will be
 // applied.
 func (a *application) resolve(c *command.Command, index uint64) command.Result {
+	r := command.Result{Index: index}
 	s := a.session(c.Session, index)
 	if s == nil {
-		return command.Result{Status: command.StatusNoSession, Index: index}
+		r.Status = command.StatusNoSession
+		return r
 	}
-	span := command.Span{First: c.Seq, Count: 1}
-	if _, seen := s.Lookup(c.Seq); !seen {
-		s.Record(command.Outcome{Span: span, Status: command.StatusCancelled, Index: index})
+	o, seen := s.Lookup(command.Span{First: c.Seq, Count: 1})
+	if !seen {
+		o.Status = command.StatusCancelled
+		s.Record(o)
 	}
-	return command.Result{Index: index, Outcomes: s.Outcomes(span)}
+	r.Outcomes = []command.Outcome{o}
+	return r
 }

@@ -19,7 +19,7 @@ import (
 // Ask soon. The cluster remembers the 1,024 sessions that wrote last, and each node and each
 // client that writes has one, also a short-lived one; sessions that were silent for a
 // million log entries are forgotten in any case. A writer keeps its last 64 proposals of
-// unknown outcome (each has the writes that were waiting together), for an hour. After
+// unknown outcome (each has the writes that were waiting together), for ten minutes. After
 // that the answer is [ErrSessionExpired].
 type Token string
 
@@ -50,13 +50,15 @@ func (t Token) parse() (cluster wire.ClusterID, session, seq uint64, err error) 
 // for it first. If the outcome is unknown again, the token is the same one; if it is
 // forgotten ([ErrSessionExpired]), this write certainly has no effect, and what became of the
 // first one is unknown for good. If [DB.Resolve] has said that it was not applied, the token is
-// used up, and the error is [ErrNotApplied].
+// used up, and the error is [ErrRejected]; nothing is known of the first write if the error
+// is another one of those, of this write alone, such as [ErrTooLarge].
 func Once(token Token) Condition { return Condition{once: true, token: token} }
 
 // Resolve tells what became of a write of unknown outcome. If the error is nil, it was
 // applied, at the version that is returned. It is [ErrConflict] if a condition did not
 // hold, or a transaction had lost a race, and [ErrNotApplied] if it was not applied; then it
-// never will be, even if the command is still on its way. With [ErrUnknownOutcome] it is no
+// never will be, even if the command is still on its way. The version is one that no other
+// write of a key has if the write was made by [DB.WriteIf] or its like. With [ErrUnknownOutcome] it is no
 // clearer than before: because ctx has ended, or for good if the error is also
 // [ErrSessionExpired]. What is no token, or one of another cluster, is neither.
 func (db *DB) Resolve(ctx context.Context, token Token) (version uint64, err error) {
@@ -72,11 +74,16 @@ func (p *proposer) repeat(ctx context.Context, token Token, encoded []byte) (rec
 	r, err := p.decide(ctx, token, func(session, seq uint64) []byte {
 		return command.EncodeWrites(session, seq, 0, nil, [][]byte{encoded})
 	})
-	if errors.Is(err, errToken) || errors.Is(err, errOtherCluster) {
+	switch {
+	case errors.Is(err, errToken), errors.Is(err, errOtherCluster):
 		err = because(ErrRejected, err)
+	case errors.Is(err, errCancelled): // and it would be again
+		err = because(ErrRejected, errUsedUp)
 	}
 	return r, err
 }
+
+var errUsedUp = errors.New("the token is used up: somebody has asked for the outcome, and was told that there is none")
 
 // resolve asks for the outcome of the write with a token.
 func (p *proposer) resolve(ctx context.Context, token Token) (receipt, error) {
@@ -103,15 +110,15 @@ func (p *proposer) decide(ctx context.Context, token Token, cmd func(session, se
 		case err == nil:
 			r, err := decided(o, seq, nil) // the write that came first may be another one
 			if err == ErrSessionExpired {
-				err = &unknownOutcome{token, err}
+				err = unknownOutcome(token, err)
 			}
 			return r, err
 		case errors.Is(err, ErrTooLarge):
-			return receipt{}, &unknownOutcome{token, err}
+			return receipt{}, unknownOutcome(token, err)
 		}
 		last = moreTelling(last, err)
 		if stop := p.retry.pause(ctx, n, changed); stop != nil {
-			return receipt{}, &unknownOutcome{token, gaveUp(stop, last)}
+			return receipt{}, unknownOutcome(token, gaveUp(stop, last))
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (tr *truths) step(cl *client) {
 
 // hear records an answer.
 func (tr *truths) hear(w *soleWrite, question string, version uint64, err error) {
-	a := writeAnswer{tr.outcome(err), errors.Is(err, skiff.ErrRejected), version}
+	a := writeAnswer{tr.outcome(err), errors.Is(err, skiff.ErrConflict), version}
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.heard[fmt.Sprintf("%s: %s", question, a.told)]++

@@ -28,7 +28,7 @@ type Transaction struct {
 	writes    *overlay.Overlay
 	reads     readSet // of view
 	iterators map[*txIterator]struct{}
-	lost      error // why the view cannot be read any more
+	failed    error // a read that failed, and may have been taken for the end of a range
 	done      bool
 }
 
@@ -98,10 +98,12 @@ func (tr *Transaction) saw(failure error, record func(*readSet)) error {
 	switch {
 	case tr.done:
 		return ErrTransactionDone
-	case errors.Is(failure, ErrViewLost):
-		tr.lost = failure
 	case failure == nil:
 		record(&tr.reads)
+	case isLevelDB(failure), errors.Is(failure, ErrTransactionDone):
+		// Of an iterator that is released. It has shown nothing.
+	case tr.failed == nil || errors.Is(failure, ErrViewLost):
+		tr.failed = failure
 	}
 	return nil
 }
@@ -183,8 +185,9 @@ func (tr *Transaction) write(ops ...command.Op) error {
 
 // Commit applies the writes as a whole. The error is [ErrConflict] if something
 // that the transaction read has changed since; nothing is applied then. It is
-// [ErrTooLarge] if it has read more than Options.MaxReadSet. Other errors are those of
-// [DB.Write]. In each case the transaction is over.
+// [ErrTooLarge] if it has read more than Options.MaxReadSet, and [ErrNotApplied] if a
+// read has failed. Other errors are those of [DB.Write]. In each case the transaction is
+// over.
 func (tr *Transaction) Commit() error {
 	if err := tr.db.ok(); err != nil {
 		return err
@@ -195,7 +198,7 @@ func (tr *Transaction) Commit() error {
 	}
 	ctx, cancel := tr.db.callContext()
 	defer cancel()
-	_, err = tr.db.propose(ctx, "commit", w, nil)
+	_, err = tr.db.propose(ctx, "commit", newProposal(w))
 	return err
 }
 
@@ -220,8 +223,8 @@ func (tr *Transaction) finish() (w command.Write, err error) {
 	switch {
 	case len(w.Ops) == 0:
 		return w, nil
-	case tr.lost != nil:
-		return w, tr.db.wrap("commit", because(ErrNotApplied, tr.lost))
+	case tr.failed != nil:
+		return w, tr.db.wrap("commit", because(ErrNotApplied, tr.failed))
 	case tr.reads.tooLarge():
 		return w, tr.db.tooLarge("commit", tr.db.limits.readTooMuch())
 	}
@@ -262,5 +265,8 @@ func (tr *Transaction) endIterators() {
 func (tr *Transaction) lostView() error {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	return tr.lost
+	if errors.Is(tr.failed, ErrViewLost) {
+		return tr.failed
+	}
+	return nil
 }

@@ -92,10 +92,10 @@ func (d *decoder) command() *Command {
 // writes reads writes whose numbers begin at seq.
 func (d *decoder) writes(seq uint64) []Write {
 	n := d.arrayLen()
-	if uint64(n) > math.MaxUint64-seq {
+	if n > MaxWrites || uint64(n) > math.MaxUint64-seq {
 		d.fail("%d writes from number %d", n, seq)
 	}
-	writes := make([]Write, 0, min(n, 1024))
+	writes := make([]Write, 0, min(n, MaxWrites))
 	for i := 0; i < n && d.err == nil; i++ {
 		writes = append(writes, d.write())
 	}

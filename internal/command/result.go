@@ -41,7 +41,7 @@ type Outcome struct {
 	Span
 	Status Status
 	// Index is the log index at which the writes took effect, and so the version of
-	// what they wrote.
+	// what they wrote. Those that were cancelled have none.
 	Index uint64
 	// Rejected are the writes whose conditions did not hold, ascending.
 	Rejected []Rejection

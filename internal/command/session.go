@@ -8,14 +8,18 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// Limits of what a session remembers. They are part of the state machine: all nodes
-// must have the same.
+// Limits that all nodes and clients must have in common.
 const (
-	// MaxOutcomes bounds the outcomes. A sender keeps far fewer commands in flight;
-	// one that does not loses the oldest.
-	MaxOutcomes = 256
+	// MaxWrites bounds the writes of a command.
+	MaxWrites = 4096
+	// MaxAhead is how far beyond its lowest outstanding number a sender may go.
+	MaxAhead = 4 * MaxWrites
 	// MaxKept bounds the spans that a sender asks to keep below its low mark.
 	MaxKept = 64
+	// MaxRemembered bounds what a session remembers: an outcome counts one, or one for
+	// each rejected write. A sender that keeps to MaxAhead never loses one that is not
+	// below its low mark; of the others the lowest go first.
+	MaxRemembered = 2 * MaxAhead
 )
 
 // Session is what the state machine remembers of one writer, so that a write that
@@ -33,28 +37,32 @@ type Session struct {
 	outcomes []Outcome
 }
 
-// Lookup says whether the write numbered seq has been seen. If so, it must not be
-// applied.
-func (s *Session) Lookup(seq uint64) (Outcome, bool) {
-	one := Span{First: seq, Count: 1}
-	i, found := find(s.outcomes, seq)
-	switch {
-	case found:
-		return s.outcomes[i].Slice(one), true
-	case seq < s.low && !s.keeps(seq):
-		return Outcome{Span: one, Status: StatusForgotten}, true
+// Lookup tells of the writes at the beginning of a span, as many as have one outcome;
+// or, if seen is false, how many have not been seen. Those that have been seen must not
+// be applied.
+func (s *Session) Lookup(span Span) (o Outcome, seen bool) {
+	i, found := slices.BinarySearchFunc(s.outcomes, span.First, func(o Outcome, seq uint64) int { return o.compare(seq) })
+	if found {
+		return s.outcomes[i].Slice(span), true
 	}
-	return Outcome{}, false
+	if i < len(s.outcomes) {
+		span.Count = min(span.Count, s.outcomes[i].First-span.First)
+	}
+	known := s.known()
+	i, found = slices.BinarySearchFunc(known, span.First, Span.compare)
+	if found {
+		span.Count = min(span.Count, known[i].End()-span.First)
+		return Outcome{Span: span}, false
+	}
+	if i < len(known) {
+		span.Count = min(span.Count, known[i].First-span.First)
+	}
+	return Outcome{Span: span, Status: StatusForgotten}, true
 }
 
-func (s *Session) keeps(seq uint64) bool {
-	_, found := slices.BinarySearchFunc(s.kept, seq, Span.compare)
-	return found
-}
-
-// find returns the place of the outcome that covers seq, or where it would stand.
-func find(outcomes []Outcome, seq uint64) (int, bool) {
-	return slices.BinarySearchFunc(outcomes, seq, func(o Outcome, seq uint64) int { return o.compare(seq) })
+// known is the numbers of which nothing is forgotten.
+func (s *Session) known() []Span {
+	return append(slices.Clone(s.kept), Span{First: s.low, Count: math.MaxUint64 - s.low})
 }
 
 func (s Span) compare(seq uint64) int {
@@ -67,28 +75,27 @@ func (s Span) compare(seq uint64) int {
 	return 0
 }
 
-// Outcomes returns what is known of the writes in span, all of which have been seen.
-func (s *Session) Outcomes(span Span) (outcomes []Outcome) {
-	for seq := span.First; seq < span.End(); seq = outcomes[len(outcomes)-1].End() {
-		i, found := find(s.outcomes, seq)
-		if found {
-			outcomes = append(outcomes, s.outcomes[i].Slice(Span{First: seq, Count: span.End() - seq}))
-			continue
-		}
-		end := span.End()
-		if i < len(s.outcomes) {
-			end = min(end, s.outcomes[i].First)
-		}
-		outcomes = append(outcomes, Outcome{Span: Span{First: seq, Count: end - seq}, Status: StatusForgotten})
-	}
-	return outcomes
+// Record remembers the outcome of writes that have not been seen. It may be forgotten
+// at once, if there is too much to remember.
+func (s *Session) Record(o Outcome) {
+	i, _ := slices.BinarySearchFunc(s.outcomes, o.First, func(o Outcome, seq uint64) int { return o.compare(seq) })
+	s.outcomes = slices.Insert(s.outcomes, i, o)
+	s.join(i)
+	s.join(i - 1)
+	s.trim()
 }
 
-// Record remembers the outcome of writes that have not been seen.
-func (s *Session) Record(o Outcome) {
-	i, _ := find(s.outcomes, o.First)
-	s.outcomes = slices.Insert(s.outcomes, i, o)
-	s.trim()
+// join makes one of the outcomes at i and i+1, if both are of cancelled writes that
+// follow each other. So it costs little when many ask for the writes of one proposal.
+func (s *Session) join(i int) {
+	if i < 0 || i+1 >= len(s.outcomes) {
+		return
+	}
+	a, b := &s.outcomes[i], s.outcomes[i+1]
+	if a.Status == StatusCancelled && b.Status == StatusCancelled && a.End() == b.First {
+		a.Count += b.Count
+		s.outcomes = slices.Delete(s.outcomes, i+1, i+2)
+	}
 }
 
 // Advance raises the low mark, below which only the spans in kept are asked for; they
@@ -111,7 +118,7 @@ func (s *Session) Advance(low uint64, kept []Span) {
 
 // restrict drops the outcomes that are not to be remembered.
 func (s *Session) restrict() {
-	known := append(slices.Clone(s.kept), Span{First: s.low, Count: math.MaxUint64 - s.low})
+	known := s.known()
 	var outcomes []Outcome
 	for _, o := range s.outcomes {
 		for _, span := range o.within(known) {
@@ -121,15 +128,29 @@ func (s *Session) restrict() {
 	s.outcomes = outcomes
 }
 
-// trim forgets the oldest outcomes if there are too many.
+// trim forgets the lowest outcomes if there is too much to remember.
 func (s *Session) trim() {
-	if over := len(s.outcomes) - MaxOutcomes; over > 0 {
-		end := s.outcomes[over-1].End()
-		s.low = max(s.low, end)
-		s.kept = slices.DeleteFunc(s.kept, func(k Span) bool { return k.First < end })
-		s.restrict()
+	weight, drop := 0, 0
+	for _, o := range s.outcomes {
+		weight += o.weight()
 	}
+	for ; weight > MaxRemembered; drop++ {
+		weight -= s.outcomes[drop].weight()
+	}
+	if drop == 0 {
+		return
+	}
+	end := s.outcomes[drop-1].End()
+	s.low = max(s.low, end)
+	var kept []Span
+	for _, k := range s.kept {
+		kept = append(kept, k.within([]Span{{First: end, Count: math.MaxUint64 - end}})...)
+	}
+	s.kept = kept
+	s.restrict()
 }
+
+func (o Outcome) weight() int { return max(1, len(o.Rejected)) }
 
 // within returns the parts of s that are in spans, which are ascending.
 func (s Span) within(spans []Span) (parts []Span) {

@@ -3,6 +3,7 @@ package command_test
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -46,6 +47,8 @@ func one(o command.Outcome, seen bool) string {
 		return ""
 	case o.Status == command.StatusForgotten:
 		return "forgotten"
+	case o.Status == command.StatusCancelled:
+		return "cancelled"
 	case o.Count != 1:
 		return fmt.Sprintf("%d outcomes", o.Count)
 	}
@@ -68,7 +71,7 @@ func TestSessionModel(t *testing.T) {
 					if m.lookup(o.End()) != "" {
 						break // whoever uses a session looks first
 					}
-					if rapid.IntRange(0, 3).Draw(t, "rejected") == 0 {
+					if o.Status == command.StatusOK && rapid.IntRange(0, 3).Draw(t, "rejected") == 0 {
 						o.Rejected = append(o.Rejected, command.Rejection{Write: o.End(), Condition: rapid.Uint32Range(0, 9).Draw(t, "condition")})
 					}
 					o.Count++
@@ -101,28 +104,23 @@ func TestSessionModel(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				for seq := range uint64(numbers + 20) {
-					if got, want := one(s.Lookup(seq)), m.lookup(seq); got != want {
+					if got, want := one(s.Lookup(command.Span{First: seq, Count: 1})), m.lookup(seq); got != want {
 						t.Fatalf("Lookup(%d) = %q, want %q", seq, got, want)
 					}
 				}
-				// All in one, as far as all have been seen.
-				asked := command.Span{First: seqs.Draw(t, "asked")}
-				for m.lookup(asked.End()) != "" && asked.End() < numbers {
-					asked.Count++
-				}
-				next := asked.First
-				for _, o := range s.Outcomes(asked) {
-					if o.First != next {
-						t.Fatalf("Outcomes(%v) = %v", asked, s.Outcomes(asked))
+				// All in one: each part is of one kind, and as long as that is.
+				asked := command.Span{First: seqs.Draw(t, "asked"), Count: 30}
+				for asked.Count > 0 {
+					o, seen := s.Lookup(asked)
+					if o.First != asked.First || o.Count == 0 || o.End() > asked.End() {
+						t.Fatalf("Lookup(%v) = %v", asked, o)
 					}
-					for ; next < o.End(); next++ {
-						if got, want := one(o.Slice(command.Span{First: next, Count: 1}), true), m.lookup(next); got != want {
-							t.Fatalf("Outcomes(%v): %d is %q, want %q", asked, next, got, want)
+					for seq := o.First; seq < o.End(); seq++ {
+						if got, want := one(o.Slice(command.Span{First: seq, Count: 1}), seen), m.lookup(seq); got != want {
+							t.Fatalf("Lookup(%v): %d is %q, want %q", asked, seq, got, want)
 						}
 					}
-				}
-				if next != asked.End() {
-					t.Fatalf("Outcomes(%v) = %v", asked, s.Outcomes(asked))
+					asked = command.Span{First: o.End(), Count: asked.End() - o.End()}
 				}
 			},
 		})
@@ -134,48 +132,98 @@ func TestSessionModel(t *testing.T) {
 func TestWhatASessionRemembersIsBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &command.Session{}
-		seen := map[uint64]bool{}
-		seqs := rapid.Uint64Range(0, 3000)
-		for range 20 {
-			for range rapid.IntRange(0, command.MaxOutcomes).Draw(t, "records") {
-				seq := seqs.Draw(t, "seq")
-				if _, known := s.Lookup(seq); !known {
-					s.Record(command.Outcome{Span: command.Span{First: seq, Count: 1}})
-					seen[seq] = true
+		var seen []command.Span
+		seqs := rapid.Uint64Range(0, 1<<20)
+		for range 12 {
+			for range rapid.IntRange(0, 9).Draw(t, "commands") {
+				o, known := s.Lookup(command.Span{First: seqs.Draw(t, "seq"), Count: rapid.Uint64Range(1, command.MaxWrites).Draw(t, "count")})
+				if known {
+					continue
 				}
+				for seq := o.First; seq < o.End(); seq++ { // all of them
+					o.Rejected = append(o.Rejected, command.Rejection{Write: seq})
+				}
+				s.Record(o)
+				seen = append(seen, o.Span)
 			}
 			low := seqs.Draw(t, "low")
 			var kept []command.Span
-			step := rapid.Uint64Range(1, 50).Draw(t, "step")
+			step := rapid.Uint64Range(1, 10_000).Draw(t, "step")
 			for first := uint64(0); len(kept) < command.MaxKept && first+step < low; first += 2 * step {
 				kept = append(kept, command.Span{First: first, Count: step})
 			}
 			s.Advance(low, kept)
-			again, err := command.DecodeSession(s.Encode())
-			if err != nil {
+			encoded := s.Encode()
+			if most := 7 * (command.MaxRemembered + command.MaxKept); len(encoded) > most {
+				t.Fatalf("%d bytes are stored, want at most %d", len(encoded), most)
+			}
+			if _, err := command.DecodeSession(encoded); err != nil {
 				t.Fatal(err)
 			}
-			if n := len(again.Outcomes(command.Span{First: 0, Count: 4000})); n > 2*(command.MaxOutcomes+1) {
-				t.Fatalf("%d outcomes, with what is between them", n)
-			}
-			for seq := range seen {
-				if _, known := s.Lookup(seq); !known {
-					t.Fatalf("%d was seen, and would be applied again", seq)
+			for _, span := range seen {
+				if o, known := s.Lookup(span); !known {
+					t.Fatalf("%v was seen, and would be applied again", o.Span)
 				}
 			}
 		}
 	})
 }
 
-func TestASessionForgetsTheOldestOutcomes(t *testing.T) {
+// A sender that goes no further than it may loses nothing that it can still ask for,
+// however it was cut into pieces.
+func TestNothingIsLostThatIsNotBelowTheLowMark(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &command.Session{}
+		const low = 1 << 30
+		s.Advance(low, nil)
+		last := uint64(low)
+		var seen []command.Span
+		for last < low+command.MaxAhead-1 {
+			last += rapid.Uint64Range(1, 400).Draw(t, "gap")
+			o := command.Outcome{Span: command.Span{First: last, Count: rapid.Uint64Range(1, 4000).Draw(t, "count")}}
+			o.Count = min(o.Count, low+command.MaxAhead-min(last, low+command.MaxAhead-1))
+			for seq := o.First; seq < o.End(); seq++ {
+				o.Rejected = append(o.Rejected, command.Rejection{Write: seq})
+			}
+			s.Record(o)
+			seen = append(seen, o.Span)
+			last = o.End()
+		}
+		// The lowest one, which was sent first and came last.
+		s.Record(command.Outcome{Span: command.Span{First: low, Count: 1}})
+		for _, span := range append(seen, command.Span{First: low, Count: 1}) {
+			if o, known := s.Lookup(span); !known || o.Status != command.StatusOK || o.Span != span {
+				t.Fatalf("%v: %v, %v", span, o, known)
+			}
+		}
+	})
+}
+
+// Many may ask for the writes of a proposal, in any order.
+func TestCancelledWritesAreOneOutcome(t *testing.T) {
 	s := &command.Session{}
-	for seq := range uint64(command.MaxOutcomes) + 1 {
+	const n = 3 * command.MaxWrites
+	for _, seq := range rand.New(rand.NewPCG(1, 1)).Perm(n) {
+		s.Record(command.Outcome{Span: command.Span{First: uint64(seq), Count: 1}, Status: command.StatusCancelled})
+	}
+	whole := command.Span{First: 0, Count: n}
+	if o, seen := s.Lookup(whole); !seen || o.Span != whole || o.Status != command.StatusCancelled {
+		t.Errorf("got %v, %v", o, seen)
+	}
+	if got := len(s.Encode()); got > 20 {
+		t.Errorf("%d bytes are stored", got)
+	}
+}
+
+func TestASessionForgetsTheLowestOutcomes(t *testing.T) {
+	s := &command.Session{}
+	for seq := range uint64(command.MaxRemembered) + 1 {
 		s.Record(command.Outcome{Span: command.Span{First: seq, Count: 1}, Index: seq + 1})
 	}
 	for seq, want := range map[uint64]string{
-		0: "forgotten", 1: fmt.Sprint(1, 0, 2, false, 0), command.MaxOutcomes + 1: "", math.MaxUint64 - 1: "",
+		0: "forgotten", 1: fmt.Sprint(1, 0, 2, false, 0), command.MaxRemembered + 1: "", math.MaxUint64 - 1: "",
 	} {
-		if got := one(s.Lookup(seq)); got != want {
+		if got := one(s.Lookup(command.Span{First: seq, Count: 1})); got != want {
 			t.Errorf("Lookup(%d) = %q, want %q", seq, got, want)
 		}
 	}
