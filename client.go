@@ -16,80 +16,9 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/util"
 	"github.com/vmihailenco/msgpack/v5"
 
-	"github.com/skiffdb/skiff/internal/address"
 	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/wire"
 )
-
-// DialOptions configures a client. The zero value of each field means the default
-// that [Options] has for it.
-type DialOptions struct {
-	Transport      Transport
-	RPCTimeout     time.Duration
-	RequestTimeout time.Duration
-	RetryWait      time.Duration
-	RetryCount     int
-
-	// Pin keeps the client at the addresses that it was given: it does not learn
-	// others, and writes go through the node in use instead of directly to the
-	// leader. For where the members' own addresses cannot be reached, and to see one
-	// node as it is.
-	Pin bool
-
-	MaxKeySize, MaxValueSize, MaxBatchSize, MaxReadSet int
-}
-
-// Dial connects to a cluster from a process that is no member of it. It needs the
-// address of one node that works; it learns the others, and which ones come and go
-// later. Reads go to the node that
-// it is connected to, writes to the leader if that can be reached directly; when
-// a node is lost, another one takes its place, and what was under way is repeated
-// there. A write is applied at most once all the same.
-//
-// Iterators, snapshots and what a transaction reads live on one node: when that is lost
-// or stops they end with [ErrViewLost], and can be begun again, as [DB.Update] and
-// [DB.View] do.
-//
-// ctx bounds the first connection. The DB must be closed.
-func Dial(ctx context.Context, addresses []string, o DialOptions) (*DB, error) {
-	opts, canonical, err := o.complete(addresses)
-	if err != nil {
-		return nil, err
-	}
-	c := newClient(canonical, opts, o.Pin)
-	if err := c.connect(ctx); err != nil {
-		_ = c.close() // it has nothing to tell
-		return nil, &Error{Op: "dial", Err: err}
-	}
-	c.wg.Go(c.follow)
-	return newDB(c, opts.RequestTimeout, opts.limits()), nil
-}
-
-// complete checks the options by the rules for those of a node.
-func (o DialOptions) complete(addresses []string) (Options, []string, error) {
-	opts := Options{
-		InMemory: true, Peers: addresses, Transport: o.Transport,
-		RPCTimeout: o.RPCTimeout, RequestTimeout: o.RequestTimeout,
-		RetryWait: o.RetryWait, RetryCount: o.RetryCount,
-		MaxKeySize: o.MaxKeySize, MaxValueSize: o.MaxValueSize, MaxBatchSize: o.MaxBatchSize,
-		MaxReadSet: o.MaxReadSet,
-	}.withDefaults("/ip4/127.0.0.1/tcp/0")
-	if len(addresses) == 0 {
-		return opts, nil, &OptionError{"addresses", "is empty; name at least one node"}
-	}
-	canonical := make([]string, 0, len(addresses))
-	for i, a := range addresses {
-		c, err := address.Canonical(a)
-		if err != nil {
-			return opts, nil, &OptionError{fmt.Sprintf("addresses[%d]", i), err.Error()}
-		}
-		if !slices.Contains(canonical, c) {
-			canonical = append(canonical, c)
-		}
-	}
-	opts.Peers = canonical
-	return opts, canonical, opts.validate("")
-}
 
 // client is the backend over the network. It is safe for concurrent use.
 type client struct {
@@ -138,25 +67,6 @@ func (c *client) tokenClusterID() wire.ClusterID {
 		signal(c.stale)
 	}
 	return id
-}
-
-// connect finds a node that answers, and learns of the others from it. From then
-// on the client talks to nodes of that cluster only.
-func (c *client) connect(ctx context.Context) error {
-	var errs []error
-	for range len(c.nodes) {
-		s, err := c.statsOf(ctx, c.node())
-		if err == nil && s.State == StateWaiting && !c.pinned {
-			err = fmt.Errorf("%w: %s waits to be taken into a cluster", ErrNotMember, c.node())
-		}
-		if err == nil {
-			c.learn(s)
-			return nil
-		}
-		errs = append(errs, err)
-		c.lost(c.node())
-	}
-	return errors.Join(errs...)
 }
 
 func (c *client) statsOf(ctx context.Context, node string) (s Stats, err error) {

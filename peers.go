@@ -274,6 +274,20 @@ func (p *peers) node(to string) (*peerConn, error) {
 	return node, nil
 }
 
+// hangUp closes the connection to a node, if there is one; what waits there fails. The
+// next call opens another one.
+func (p *peers) hangUp(to string) {
+	node, err := p.node(to)
+	if err != nil {
+		return // all are closed
+	}
+	node.lock <- struct{}{}
+	defer func() { <-node.lock }()
+	if node.conn != nil {
+		_ = node.conn.Close() // nobody is interested any more
+	}
+}
+
 // redial replaces a node's connection; the caller holds its lock.
 func (p *peers) redial(ctx context.Context, to string, old *limitedConn) (*limitedConn, error) {
 	if old != nil {
