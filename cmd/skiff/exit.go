@@ -16,13 +16,24 @@ const exitCodesHelp = `Exit codes:
   0  done, or found
   1  error
   2  wrong usage
-  3  not found, not a member, or a write that was not applied ("skiff resolve")
+  3  not found, not a member; of "skiff resolve": the write was not applied
   4  conflict: a condition does not hold, or another write got in between; nothing was
      applied
   5  no leader, or the cluster is unhealthy, or would be
   6  node unreachable
   7  refused: another cluster, protocol version or node than expected
-"serve" ends with 0 also when the node was removed from its cluster.`
+  8  unknown outcome: the write may have been applied; "skiff resolve" tells
+"serve" ends with 0 also when the node was removed from its cluster.
+
+With --output json or jsonl, an error is a JSON object on standard error:
+  error            the text
+  kind             usage, not_found, conflict, no_leader, quorum, unhealthy, unreachable,
+                   refused, unknown_outcome, or error
+  exit             the exit code
+  unknown_outcome  true if a write may have been applied, and otherwise left out
+  not_applied      true if a write certainly was not applied, and may be repeated as it
+                   is, and otherwise left out
+  token            of a write of unknown outcome, for "skiff resolve"`
 
 // outcome is how a command ended.
 type outcome struct {
@@ -38,6 +49,8 @@ func outcomeOf(err error) outcome {
 		return outcome{0, "ok"}
 	case errors.As(err, &usage), errors.As(err, &option):
 		return outcome{2, "usage"}
+	case errors.Is(err, skiff.ErrUnknownOutcome): // whatever the cause
+		return outcome{8, "unknown_outcome"}
 	case errors.Is(err, leveldb.ErrNotFound), errors.Is(err, skiff.ErrNotMember):
 		return outcome{3, "not_found"}
 	case errors.Is(err, skiff.ErrConflict):
@@ -74,6 +87,16 @@ type toldError struct{ error }
 
 func (e *toldError) Unwrap() error { return e.error }
 
+// jsonError is an error as the help describes it.
+type jsonError struct {
+	Error          string      `json:"error"`
+	Kind           string      `json:"kind"`
+	Exit           int         `json:"exit"`
+	UnknownOutcome bool        `json:"unknown_outcome,omitempty"`
+	NotApplied     bool        `json:"not_applied,omitempty"`
+	Token          skiff.Token `json:"token,omitempty"`
+}
+
 // report prints err for a reader or, asJSON, for a program.
 func report(w io.Writer, err error, asJSON bool) {
 	var told *toldError
@@ -82,13 +105,13 @@ func report(w io.Writer, err error, asJSON bool) {
 	}
 	o := outcomeOf(err)
 	if asJSON {
-		_ = json.NewEncoder(w).Encode(struct {
-			Error          string `json:"error"`
-			Kind           string `json:"kind"`
-			Exit           int    `json:"exit"`
-			UnknownOutcome bool   `json:"unknown_outcome,omitempty"`
-			Token          string `json:"token,omitempty"`
-		}{strings.Join(messages(err), "; "), o.kind, o.code, errors.Is(err, skiff.ErrUnknownOutcome), string(tokenOf(err))})
+		unknown := errors.Is(err, skiff.ErrUnknownOutcome)
+		_ = json.NewEncoder(w).Encode(jsonError{
+			Error: strings.Join(messages(err), "; "), Kind: o.kind, Exit: o.code,
+			UnknownOutcome: unknown,
+			NotApplied:     errors.Is(err, skiff.ErrNotApplied) && !unknown, // not even if one attempt was not
+			Token:          tokenOf(err),
+		})
 		return
 	}
 	fmt.Fprintf(w, "skiff: %s\n", strings.Join(messages(err), "\n"))

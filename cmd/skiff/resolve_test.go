@@ -100,8 +100,8 @@ func TestUnknownOutcomeIsResolved(t *testing.T) {
 		}
 	}
 	interrupt()
-	if got := <-code; got != 1 {
-		t.Errorf("exit code %d", got)
+	if got := <-code; got != 8 {
+		t.Errorf("exit code %d, want 8", got)
 	}
 	var got struct {
 		Error, Token   string

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,6 +83,10 @@ func TestOutcomes(t *testing.T) {
 		{errors.New("disk full"), outcome{1, "error"}},
 		{usagef("wrong"), outcome{2, "usage"}},
 		{&skiff.OptionError{Field: "Dir", Reason: "is empty"}, outcome{2, "usage"}},
+		{&skiff.Error{Op: "put", Kind: skiff.ErrUnknownOutcome, Err: skiff.ErrNoLeader}, outcome{8, "unknown_outcome"}},
+		{fmt.Errorf("line 1: %w", &skiff.Error{Op: "put", Kind: skiff.ErrUnknownOutcome, Err: skiff.ErrUnreachable}), outcome{8, "unknown_outcome"}},
+		{&skiff.Error{Op: "put", Kind: skiff.ErrNotApplied, Err: skiff.ErrNoLeader}, outcome{5, "no_leader"}},
+		{&skiff.Error{Op: "put", Kind: skiff.ErrNotApplied, Err: context.DeadlineExceeded}, outcome{1, "error"}},
 		{leveldb.ErrNotFound, outcome{3, "not_found"}},
 		{&toldError{leveldb.ErrNotFound}, outcome{3, "not_found"}},
 		{&skiff.Error{Op: "commit", Kind: skiff.ErrConflict}, outcome{4, "conflict"}},
@@ -107,6 +112,27 @@ func TestErrorsInJSON(t *testing.T) {
 	}
 	if got.Kind != "unreachable" || got.Exit != 6 || r.code != 6 || got.Error == "" || r.stdout != "" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestKindsOfWriteErrorsInJSON: a program can tell whether a write may be repeated.
+func TestKindsOfWriteErrorsInJSON(t *testing.T) {
+	for _, test := range []struct {
+		err  *skiff.Error
+		want string // after the text
+	}{
+		{&skiff.Error{Kind: skiff.ErrNotApplied}, `"kind":"error","exit":1,"not_applied":true}`},
+		{&skiff.Error{Kind: skiff.ErrNotApplied, Err: skiff.ErrNoLeader}, `"kind":"no_leader","exit":5,"not_applied":true}`},
+		{&skiff.Error{Kind: skiff.ErrConflict}, `"kind":"conflict","exit":4}`},
+		{&skiff.Error{Kind: skiff.ErrTooLarge}, `"kind":"error","exit":1}`},
+		{&skiff.Error{Kind: skiff.ErrUnknownOutcome, Token: "T1"}, `"kind":"unknown_outcome","exit":8,"unknown_outcome":true,"token":"T1"}`},
+		{&skiff.Error{Kind: skiff.ErrUnknownOutcome, Err: skiff.ErrNotApplied}, `"kind":"unknown_outcome","exit":8,"unknown_outcome":true}`},
+	} {
+		var out strings.Builder
+		report(&out, test.err, true)
+		if !strings.HasSuffix(out.String(), ","+test.want+"\n") {
+			t.Errorf("%v: %s, want %s", test.err, out.String(), test.want)
+		}
 	}
 }
 
