@@ -63,18 +63,21 @@ type transaction struct {
 }
 
 // readTransaction reads the lines that are given as arguments or, where there are
-// none, in a file.
+// none, in a file. A mistake in an argument is one in usage.
 func readTransaction(ctx context.Context, e *env, args []string, file string, conditional bool) (*transaction, error) {
 	t := &transaction{conditional: conditional}
 	if len(args) > 0 {
-		return t, t.decode(newLines("arguments", strings.NewReader(strings.Join(args, "\n")), maxBatchLine))
+		if err := t.decode(newLines("arguments", strings.NewReader(strings.Join(args, "\n")), maxBatchLine)); err != nil {
+			return nil, &usageError{err}
+		}
+		return t, nil
 	}
 	in, err := openInput(ctx, e, file)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = in.Close() }()
-	return t, t.decode(newLines(file, in, maxBatchLine))
+	return t, t.decode(newLines(inputName(file), in, maxBatchLine))
 }
 
 func (t *transaction) decode(in *lines) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -152,16 +153,46 @@ func TestMistakesInTransactions(t *testing.T) {
 		`{"op":1,"key":"k"}`:                        `"op" is not a string`,
 	} {
 		r := c.with("del k\n"+line+"\n").run(t, "txn")
-		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "-:2: ") || !strings.Contains(r.stderr, want) {
+		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "standard input:2: ") || !strings.Contains(r.stderr, want) {
 			t.Errorf("%q: %+v, want an error with %q", line, r, want)
 		}
 	}
 	for _, line := range []string{"if k present", `{"if":"present","key":"k"}`} {
-		if r := c.with("del k\n"+line).run(t, "batch"); r.code != 1 || !strings.Contains(r.stderr, `-:2: a batch has no conditions: use "skiff txn"`) {
+		if r := c.with("del k\n"+line).run(t, "batch"); r.code != 1 || !strings.Contains(r.stderr, `standard input:2: a batch has no conditions: use "skiff txn"`) {
 			t.Errorf("batch with %q: %+v", line, r)
 		}
 	}
 	c.ok(t, "has", "k") // a transaction with a mistake does nothing
+}
+
+// TestMistakesInArguments are mistakes in usage, other than those in what is read. A
+// transaction that consists of nothing is one too, wherever it comes from.
+func TestMistakesInArguments(t *testing.T) {
+	t.Parallel()
+	c := single(t)
+	for _, test := range []struct {
+		args  []string
+		stdin string
+		code  int
+		want  string
+	}{
+		{args: []string{"txn", "del k", "if k gone"}, code: 2, want: "arguments:2: want 'if KEY absent'"},
+		{args: []string{"txn", "del k", `{"op":"del"}`}, code: 2, want: `arguments:2: no "key"`},
+		{args: []string{"batch", "del k", "del"}, code: 2, want: "arguments:2: want 'put KEY VALUE'"},
+		{args: []string{"batch", "if k absent"}, code: 2, want: "a batch has no conditions"},
+		{args: []string{"txn"}, stdin: "if k gone", code: 1, want: "standard input:1: want 'if KEY absent'"},
+		{args: []string{"txn", "--file", os.DevNull}, code: 2, want: "no operations"},
+		{args: []string{"txn"}, code: 2, want: "no operations"},
+		{args: []string{"txn"}, stdin: "\n# nothing\n", code: 2, want: "no operations"},
+		{args: []string{"txn", ""}, code: 2, want: "no operations"},
+		{args: []string{"txn"}, stdin: "if k absent"},
+		{args: []string{"batch"}},
+	} {
+		r := c.with(test.stdin).run(t, test.args...)
+		if r.code != test.code || !strings.Contains(r.stderr, test.want) {
+			t.Errorf("skiff %q with %q: %+v, want exit code %d and %q", test.args, test.stdin, r, test.code, test.want)
+		}
+	}
 }
 
 // TestConditionsInJSON: any key, value and version can be named.
@@ -176,7 +207,7 @@ func TestConditionsInJSON(t *testing.T) {
 {"if":"version",%s,"version":%d}
 `, inKey, inKey, inKey, inValue, inKey, version)
 		got := &transaction{conditional: true}
-		if err := got.decode(newLines("-", strings.NewReader(in), maxBatchLine)); err != nil {
+		if err := got.decode(newLines("f", strings.NewReader(in), maxBatchLine)); err != nil {
 			t.Fatalf("%q: %v", in, err)
 		}
 		want := []skiff.Condition{skiff.IfAbsent(key), skiff.IfPresent(key), skiff.IfValue(key, value), skiff.IfVersion(key, version)}

@@ -100,10 +100,10 @@ func TestBatch(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for name, test := range map[string]struct{ line, want string }{
-		"unknown":       {"frob b", "-:2: want"},
-		"missing value": {"put b", "-:2: want"},
-		"open quote":    {"put b 'c", "-:2: EOF found"},
-		"binary":        {"put b \xff", "-:2: not valid UTF-8"},
+		"unknown":       {"frob b", "standard input:2: want"},
+		"missing value": {"put b", "standard input:2: want"},
+		"open quote":    {"put b 'c", "standard input:2: EOF found"},
+		"binary":        {"put b \xff", "standard input:2: not valid UTF-8"},
 		"bad op":        {`{"op":"incr","key":"b","value":""}`, `"op" is "incr"`},
 		"del of value":  {`{"op":"del","key":"b","value":""}`, "unknown field"},
 		"del of none":   {`{"op":"del"}`, `no "key"`},

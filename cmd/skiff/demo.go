@@ -78,7 +78,7 @@ func demo(ctx context.Context, e *env, dir, script string, keepGoing bool) (err 
 	if interactive {
 		return s.converse(ctx)
 	}
-	return s.runScript(ctx, newLines(script, in, maxScriptLine), keepGoing)
+	return s.runScript(ctx, newLines(inputName(script), in, maxScriptLine), keepGoing)
 }
 
 // runScript runs the commands of a script.

@@ -74,11 +74,11 @@ func TestDemoOfFailures(t *testing.T) {
 	dir := t.TempDir()
 	c := (&cli{}).with("put k v\nexpect w get k\nget nosuch\nput k 'w\nhas k\n")
 	r := c.run(t, "demo", "--dir", dir)
-	if want := "skiff: -:2: got \"v\", expected \"w\"\n"; r.code != 1 || r.stderr != want || r.stdout != "v\n" {
+	if want := "skiff: standard input:2: got \"v\", expected \"w\"\n"; r.code != 1 || r.stderr != want || r.stdout != "v\n" {
 		t.Errorf("%+v", r)
 	}
 	r = c.with("expect v get k\nget nosuch\nput k 'w\nhas k\n").run(t, "demo", "--dir", dir, "--keep-going")
-	if r.code != 3 || !strings.HasPrefix(r.stderr, "skiff: -:2: \"nosuch\"") || !strings.Contains(r.stderr, "skiff: -:3: EOF") || r.stdout != "v\ntrue\n" {
+	if r.code != 3 || !strings.HasPrefix(r.stderr, "skiff: standard input:2: \"nosuch\"") || !strings.Contains(r.stderr, "skiff: standard input:3: EOF") || r.stdout != "v\ntrue\n" {
 		t.Errorf("--keep-going: %+v", r)
 	}
 	write(t, filepath.Join(dir, "addresses.json"), "[]")

@@ -29,6 +29,14 @@ func openInput(ctx context.Context, e *env, name string) (io.ReadCloser, error) 
 	return f, nil
 }
 
+// inputName names what openInput opens, for a reader.
+func inputName(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
 // gunzip decompresses r if its first bytes are those of gzip.
 func gunzip(r io.Reader) (io.Reader, error) {
 	b := bufio.NewReaderSize(r, 64<<10)

@@ -95,15 +95,15 @@ func load(ctx context.Context, e *env, db *skiff.DB, name string, o *loadOptions
 	bar := newProgress(e.stderr, want.Size)
 	text, err := gunzip(io.TeeReader(in, bar))
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w", inputName(name), err)
 	}
 	start := time.Now()
 	l := newLoader(db, o, resume, cancel)
-	err = l.load(ctx, newLines(name, text, o.maxLine))
+	err = l.load(ctx, newLines(inputName(name), text, o.maxLine))
 	bar.done()
 	fmt.Fprintln(e.stderr, summary(l.records, l.bytes, time.Since(start)))
 	if err != nil {
-		fmt.Fprintln(e.stderr, resumeAdvice(name, resume))
+		fmt.Fprintln(e.stderr, resumeAdvice(inputName(name), resume))
 	}
 	return err
 }

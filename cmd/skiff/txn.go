@@ -18,7 +18,7 @@ func newTxnCmd(e *env) *cobra.Command {
 		Long: `Write all operations if all conditions hold, and nothing otherwise: the exit code is 4
 then. No other write comes in between. The version of all keys written is printed. Lines are
 given as arguments, in a file or on standard input, as for "skiff batch", in any order:
-conditions look at what was there before.
+conditions look at what was there before. Conditions alone are enough.
 
   if KEY absent
   if KEY present
@@ -52,6 +52,9 @@ and begin again at exit code 4.`,
 		t, err := readTransaction(cmd.Context(), e, args, *file, true)
 		if err != nil {
 			return err
+		}
+		if len(t.conditions) == 0 && t.batch.Len() == 0 {
+			return usagef("no operations")
 		}
 		return c.request(cmd.Context(), func(ctx context.Context, db *skiff.DB) error {
 			version, err := db.WriteIf(ctx, &t.batch, t.conditions...)
