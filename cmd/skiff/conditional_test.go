@@ -41,8 +41,29 @@ func TestGetVersions(t *testing.T) {
 	if got := c.ok(t, "get", "k", "--versions", "--consistency", "stale"); got != version+"\ta\tb" {
 		t.Errorf("stale: %q", got)
 	}
-	if r := c.run(t, "get", "nosuch", "--versions"); r != (result{"", "skiff: \"nosuch\": leveldb: not found\n", 3}) {
-		t.Errorf("no such key: %+v", r)
+}
+
+// TestGetVersionOfAbsentKey: it is the one that "cas" takes for a new key.
+func TestGetVersionOfAbsentKey(t *testing.T) {
+	t.Parallel()
+	c := single(t)
+	for format, want := range map[string]string{
+		"raw":   "0\t",
+		"hex":   "0\t\n",
+		"json":  `{"key":"k","value":"","version":0}` + "\n",
+		"jsonl": `{"key":"k","value":"","version":0}` + "\n",
+	} {
+		if r := c.run(t, "get", "k", "--versions", "-o", format); r.code != 3 || r.stdout != want || !strings.Contains(r.stderr, "not found") {
+			t.Errorf("%s: %+v, want %q", format, r, want)
+		}
+	}
+	version, _, _ := strings.Cut(c.run(t, "get", "k", "--versions").stdout, "\t")
+	c.ok(t, "cas", "k", "new", "--version", version)
+	if got := c.ok(t, "get", "k"); got != "new" {
+		t.Errorf("%q", got)
+	}
+	if r := c.run(t, "get", "nosuch"); r != (result{"", "skiff: \"nosuch\": leveldb: not found\n", 3}) {
+		t.Errorf("without --versions: %+v", r)
 	}
 }
 

@@ -22,7 +22,9 @@ func newGetCmd(e *env) *cobra.Command {
 The exit code is 3 if there is no such key.
 
 With --versions, the version of the key and a tab come first, and JSON has "version". It is
-a number that each write of the key makes greater; "skiff cas" and "skiff txn" take it.`,
+a number that each write of the key makes greater; "skiff cas" and "skiff txn" take it. If
+there is no such key, version 0 and an empty value are printed, which is what they take for
+a key to be made; the exit code is 3 all the same.`,
 		Example: `  skiff get user/1
   skiff get user/1 --versions
   skiff get user/1 -o json
@@ -44,14 +46,15 @@ a number that each write of the key makes greater; "skiff cas" and "skiff txn" t
 		}
 		return c.request(cmd.Context(), func(ctx context.Context, db *skiff.DB) error {
 			value, version, err := db.GetVersioned(ctx, key)
-			if err != nil {
+			if err != nil && (!*versions || !errors.Is(err, leveldb.ErrNotFound)) {
 				return atKey(key, err)
 			}
-			if !*versions {
-				version = 0
-			}
+			r := record{key: key, value: value, versioned: *versions, version: version}
 			newline := isTerminal(e.stdout) && cmd.Flag("output").Value.String() == ""
-			return printValue(e.stdout, format, record{key: key, value: value, version: version}, newline)
+			if printErr := printValue(e.stdout, format, r, newline); printErr != nil {
+				return printErr
+			}
+			return atKey(key, err)
 		})
 	}
 	return cmd
@@ -67,7 +70,7 @@ func atKey(key []byte, err error) error {
 
 func printValue(w io.Writer, format string, r record, newline bool) error {
 	var out []byte
-	if r.version != 0 {
+	if r.versioned {
 		out = append(strconv.AppendUint(out, r.version, 10), '\t')
 	}
 	switch format {

@@ -19,7 +19,7 @@ func appendJSON(dst []byte, r record) []byte {
 	if !r.keyOnly {
 		dst = appendField(append(dst, ','), "value", r.value)
 	}
-	if r.version != 0 {
+	if r.versioned {
 		dst = strconv.AppendUint(append(dst, `,"version":`...), r.version, 10)
 	}
 	return append(dst, '}')

@@ -6,7 +6,8 @@ import "encoding/hex"
 type record struct {
 	key, value []byte
 	keyOnly    bool
-	version    uint64 // 0: not asked for
+	versioned  bool // the version is shown; 0: there is no such key
+	version    uint64
 }
 
 // appendHex appends key, tab and value in hexadecimal.
