@@ -55,6 +55,9 @@ const deposit = 100
 var errFunds = errors.New("insufficient funds")
 
 func (b *bank) run(ctx context.Context, out io.Writer, dbs []*skiff.DB) error {
+	if b.accounts < 2 {
+		return fmt.Errorf("%d accounts: transfers need at least 2", b.accounts)
+	}
 	if err := b.open(ctx, dbs[0]); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -30,6 +31,15 @@ func TestTheSumNeverChanges(t *testing.T) {
 	}
 	if b.audits.Load() < 3 {
 		t.Errorf("%d audits, want at least one on each node", b.audits.Load())
+	}
+}
+
+func TestAnAccountAloneIsNoBank(t *testing.T) {
+	for _, accounts := range []int{-1, 0, 1} {
+		b := &bank{accounts: accounts, tellers: 1, transfers: 1}
+		if err := b.run(t.Context(), io.Discard, nil); err == nil || !strings.Contains(err.Error(), "at least 2") {
+			t.Errorf("%d accounts: %v", accounts, err)
+		}
 	}
 }
 
