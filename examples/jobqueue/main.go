@@ -1,7 +1,7 @@
 // Command jobqueue hands each job of a queue to exactly one worker. Jobs are added and
 // taken through all nodes of a cluster, and one worker dies with a job in its hands:
 //
-//	jobqueue -jobs 60 -workers 2
+//	jobqueue -jobs 60 -workers 2 -effort 50ms
 package main
 
 import (
@@ -29,18 +29,19 @@ import (
 func main() {
 	jobs := flag.Int("jobs", 60, "number of jobs, at least 1")
 	workers := flag.Int("workers", 2, "number of workers on each node")
+	effort := flag.Duration("effort", 50*time.Millisecond, "how long each job takes")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := onThreeNodes(ctx, func(dbs []*skiff.DB) error { return run(ctx, os.Stdout, dbs, *jobs, *workers) })
+	err := onThreeNodes(ctx, func(dbs []*skiff.DB) error { return run(ctx, os.Stdout, dbs, *jobs, *workers, *effort) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "jobqueue:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, dbs []*skiff.DB, jobs, workers int) error {
+func run(ctx context.Context, out io.Writer, dbs []*skiff.DB, jobs, workers int, effort time.Duration) error {
 	for i := range jobs {
 		if err := (queue{dbs[i%len(dbs)]}).add(ctx, fmt.Appendf(nil, "job %d", i)); err != nil {
 			return err
@@ -49,22 +50,24 @@ func run(ctx context.Context, out io.Writer, dbs []*skiff.DB, jobs, workers int)
 	if _, err := (queue{dbs[0]}).take(ctx, "mayfly"); err != nil { // and is never heard of again
 		return err
 	}
-	if err := workAll(ctx, out, dbs, workers); err != nil {
+	if err := workAll(ctx, out, dbs, workers, effort); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "mayfly is dead, and what it had taken goes to the others")
 	if err := (queue{dbs[1]}).requeue(ctx, "mayfly"); err != nil {
 		return err
 	}
-	return workAll(ctx, out, dbs[2:], 1)
+	return workAll(ctx, out, dbs[2:], 1, effort)
 }
 
-// workAll lets workers on each node work until no job is left.
-func workAll(ctx context.Context, out io.Writer, dbs []*skiff.DB, workers int) error {
+// workAll lets workers on each node work until no job is left. Of those that reach for a
+// job at once, the one whose node leads has the shortest way and wins: only where jobs
+// take longer than taking one are they shared evenly.
+func workAll(ctx context.Context, out io.Writer, dbs []*skiff.DB, workers int, effort time.Duration) error {
 	var wg sync.WaitGroup
 	counts, errs := make([]int, len(dbs)*workers), make([]error, len(dbs)*workers)
 	for i := range counts {
-		wg.Go(func() { counts[i], errs[i] = work(ctx, queue{dbs[i%len(dbs)]}, fmt.Sprintf("worker-%d", i)) })
+		wg.Go(func() { counts[i], errs[i] = work(ctx, queue{dbs[i%len(dbs)]}, fmt.Sprintf("worker-%d", i), effort) })
 	}
 	wg.Wait()
 	for i, n := range counts {
@@ -76,7 +79,7 @@ func workAll(ctx context.Context, out io.Writer, dbs []*skiff.DB, workers int) e
 }
 
 // work does jobs until no job is left.
-func work(ctx context.Context, q queue, worker string) (n int, err error) {
+func work(ctx context.Context, q queue, worker string, effort time.Duration) (n int, err error) {
 	for {
 		j, err := q.take(ctx, worker)
 		if errors.Is(err, errEmpty) {
@@ -85,6 +88,7 @@ func work(ctx context.Context, q queue, worker string) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
+		time.Sleep(effort)
 		switch err := q.finish(ctx, worker, j, bytes.ToUpper(j.payload)); {
 		case errors.Is(err, skiff.ErrConflict): // somebody took this worker for dead
 		case err != nil:

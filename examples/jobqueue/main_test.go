@@ -17,7 +17,7 @@ import (
 func TestEachJobIsDoneOnce(t *testing.T) {
 	const jobs, workers = 20, 2
 	var out strings.Builder
-	onNodes(t, func(dbs []*skiff.DB) error { return run(t.Context(), &out, dbs, jobs, workers) })
+	onNodes(t, func(dbs []*skiff.DB) error { return run(t.Context(), &out, dbs, jobs, workers, 0) })
 
 	perWorker := 0
 	for line := range strings.Lines(out.String()) {
