@@ -60,9 +60,14 @@ func TestResolve(t *testing.T) {
 func TestWithoutAnswerNothingIsResolved(t *testing.T) {
 	t.Parallel()
 	c := single(t)
-	for _, token := range []string{"", "nonsense"} {
-		if r := c.run(t, "resolve", token); r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "malformed token") {
-			t.Errorf("token %q: %+v", token, r)
+	for token, want := range map[string]string{
+		"":                                "malformed token",
+		"nonsense":                        "malformed token",
+		strings.Repeat("0a", 16) + "-1-1": "the token is of another cluster",
+	} {
+		r := c.run(t, "resolve", token)
+		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, want) || strings.Contains(r.stderr, "rejected") {
+			t.Errorf("token %q: %+v, want an error with %q", token, r, want)
 		}
 	}
 	if r := cliOn("/ip4/127.0.0.1/tcp/1").run(t, "resolve", "any"); r.code != 6 || r.stdout != "" {
