@@ -40,8 +40,13 @@ func lostAnswer(c *cluster, write func(context.Context, *skiff.DB) error, cause 
 			cut = true
 		}
 	})
-	defer c.net.OnWrite(nil)
-	defer c.net.Heal()
+	defer func() {
+		mu.Lock()
+		defer mu.Unlock()
+		cut = true // it is too late now
+		c.net.OnWrite(nil)
+		c.net.Heal()
+	}()
 	done := make(chan error, 1)
 	go func() { done <- write(ctx, db.WithContext(ctx)) }()
 	for c.node(leader).Stats().AppliedIndex == before {

@@ -47,8 +47,8 @@ func TestResolve(t *testing.T) {
 		}
 	}
 	// The token that was told not to be applied is used up.
-	if err := put("l", skiff.Once(never))(t.Context(), node.DB()); !errors.Is(err, skiff.ErrNotApplied) {
-		t.Errorf("got %v, want ErrNotApplied", err)
+	if err := put("l", skiff.Once(never))(t.Context(), node.DB()); !errors.Is(err, skiff.ErrRejected) {
+		t.Errorf("got %v, want ErrRejected", err)
 	}
 	if r := c.run(t, "has", "l"); r.code != 3 {
 		t.Errorf("what was told not to be applied is there: %+v", r)
