@@ -17,7 +17,7 @@ import (
 
 // TestDialDoesNotWaitForSilentNodes: nodes that do not answer stand first, and would have
 // longer than the whole test. The one that answers is used.
-func TestDialDoesNotWaitForSilentNodes(t *testing.T) {
+func TestDialDoesNotWaitForSilentNodes(t *testing.T) { // not in parallel: it counts goroutines
 	c := newCluster(t, 1, inMemory)
 	const frozen, cutOff = "/ip4/10.0.1.1/tcp/9490", "/ip4/10.0.1.2/tcp/9490"
 	serveForeign(t, c.net, frozen, shakeHandsAndWait)

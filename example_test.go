@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/util"
@@ -21,7 +22,7 @@ func startExample(ctx context.Context) (node *skiff.Node, stop func()) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	node, err = skiff.New("/unix"+filepath.Join(dir, "n0.sock"), skiff.Options{InMemory: true})
+	node, err = skiff.New("/unix"+filepath.Join(dir, "n0.sock"), skiff.Options{InMemory: true, HeartbeatTimeout: 50 * time.Millisecond})
 	if err == nil {
 		err = node.Start(ctx)
 	}

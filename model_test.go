@@ -24,6 +24,7 @@ import (
 // goleveldb locks writers out while a transaction is open, so nothing else is
 // written then; what ours make of concurrent writes is tested elsewhere.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	t.Run("single node", func(t *testing.T) {
 		c := newCluster(t, 1, inMemory)
 		checkModel(t, 150, func(testing.TB) []*skiff.DB { return handles(c) })

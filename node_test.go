@@ -25,6 +25,7 @@ func TestOneNode(t *testing.T) {
 }
 
 func TestEveryNodeIsTheDatabase(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []struct {
 		name   string
 		change func(*skiff.Options)
@@ -51,6 +52,7 @@ func TestEveryNodeIsTheDatabase(t *testing.T) {
 }
 
 func TestLeaderLoss(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	follower := c.follower()
 	db := c.node(follower).DB()

@@ -367,6 +367,7 @@ func (m messages) of(text string) (n int) {
 // next term, without anybody having to find out by a timeout. After a kill,
 // somebody does.
 func TestStopHandsOver(t *testing.T) {
+	t.Parallel()
 	log := messages{slog.DiscardHandler, new(sync.Mutex), map[string]int{}}
 	const timeout = "heartbeat timeout reached"
 	c := newCluster(t, 3, func(o *skiff.Options) {

@@ -69,6 +69,7 @@ func use(...any) {}
 `
 
 func TestReadmeGo(t *testing.T) {
+	t.Parallel()
 	blocks := readmeBlocks(t, "go")
 	if len(blocks) == 0 {
 		t.Fatal("README has no Go blocks")

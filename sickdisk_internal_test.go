@@ -78,6 +78,10 @@ func TestLogThatCannotBeRead(t *testing.T) {
 		t.Run(role, func(t *testing.T) {
 			c, disks := newSick(t)
 			noError(t, c.nodes[0].DB().Put([]byte("k"), []byte("before"), nil))
+			for _, n := range c.nodes { // so that each of them can be elected
+				_, err := n.DB().Get([]byte("k"), nil)
+				noError(t, err)
+			}
 			disks[sick].unreadable.Store(true)
 			if role == "follower" { // which reads what it applies
 				noError(t, c.nodes[0].DB().Put([]byte("k"), []byte("after"), nil))
