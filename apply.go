@@ -22,8 +22,9 @@ type application struct {
 
 	// pending shows conditions the writes of this batch; it is nil until the first
 	// conditional write, and rebuilt then from writes.
-	pending *overlay.Overlay
-	writes  []versionedOp
+	pending  *overlay.Overlay
+	versions map[string]uint64 // of keys in the store that conditions have asked for
+	writes   []versionedOp
 }
 
 type versionedOp struct {
@@ -32,7 +33,7 @@ type versionedOp struct {
 }
 
 func newApplication(f *fsm) *application {
-	return &application{f: f, store: f.store.Load(), after: f.applied.value(), touched: map[uint64]*command.Session{}}
+	return &application{f: f, store: f.store.Load(), after: f.applied.value(), touched: map[uint64]*command.Session{}, versions: map[string]uint64{}}
 }
 
 // entry applies one log entry to the batch. An error is a reason to stop.

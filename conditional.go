@@ -55,7 +55,7 @@ func (db *DB) GetVersioned(ctx context.Context, key []byte) (value []byte, versi
 // it; the error is then [ErrConflict]. They are checked at the batch's place among
 // all writes, on each node alike: nothing comes between the check and the writes. A
 // nil or empty batch only checks. The version is that of all keys written; no other write
-// of one of them has the same.
+// of one of them has the same (with [Once], if that is so of the write that came first).
 func (db *DB) WriteIf(ctx context.Context, batch *leveldb.Batch, conditions ...Condition) (version uint64, err error) {
 	ops, err := opsOf(batch)
 	if err != nil {

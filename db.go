@@ -1,6 +1,7 @@
 package skiff
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -138,11 +139,14 @@ func wrapError(op, node string, err error) error {
 	if err == nil || isLevelDB(err) {
 		return err
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if _, wrapped := err.(*Error); wrapped { //nolint:errorlint // one further down is not of this operation
 		return err
 	}
-	e = &Error{Op: op, Node: node, Err: err}
+	var other *Error
+	if errors.As(err, &other) {
+		err = &foreign{err} // the cause of the context's end
+	}
+	e := &Error{Op: op, Node: node, Err: err}
 	var unknown *outcomeError
 	if errors.As(err, &unknown) {
 		e.Token = unknown.token
@@ -272,8 +276,32 @@ func (l limits) check(w command.Write) error {
 	if readCost(w.Conditions) > l.reads {
 		return l.readTooMuch()
 	}
+	if err := checkOnce(w.Conditions); err != nil {
+		return err
+	}
 	if total > l.batch {
 		return fmt.Errorf("batch of %d bytes, the limit is %d (MaxBatchSize)", total, l.batch)
+	}
+	return nil
+}
+
+// checkOnce makes sure that the state machine reads nothing again and again: ranges are
+// apart, and each key's value is compared once. What a transaction has read is so.
+func checkOnce(conditions []command.Condition) error {
+	compared := map[string]bool{}
+	var end []byte
+	open := false
+	for _, c := range conditions {
+		switch {
+		case c.Kind == command.CondValue && compared[string(c.Key)]:
+			return fmt.Errorf("two conditions on the value of key %.100q", c.Key)
+		case c.Kind == command.CondValue:
+			compared[string(c.Key)] = true
+		case c.Kind == command.CondRange && (open || bytes.Compare(c.Key, end) < 0):
+			return fmt.Errorf("ranges that overlap at key %.100q", c.Key)
+		case c.Kind == command.CondRange:
+			end, open = c.Limit, !c.HasLimit
+		}
 	}
 	return nil
 }
@@ -286,7 +314,7 @@ func (l limits) checkAll(writes []command.Write) error {
 		if err := l.check(w); err != nil {
 			return err
 		}
-		reads += readCost(w.Conditions)
+		reads += checkCost(w.Conditions)
 	}
 	if len(writes) > 1 && reads > maxProposalReads {
 		return fmt.Errorf("writes whose conditions read %d bytes, together at most %d", reads, maxProposalReads)

@@ -65,6 +65,11 @@ func TestAFailedReadIsNotTheEndOfARange(t *testing.T) {
 				t.Error("there is something")
 			}
 		}, false},
+		"an iterator of a store that was closed": {leveldb.ErrClosed, func(tx *Tx) {
+			it := tx.NewIterator(nil)
+			defer it.Release()
+			it.Next()
+		}, false},
 		"a get":                      {cause, func(tx *Tx) { _, _ = tx.Get([]byte("k")) }, false},
 		"a question whether":         {cause, func(tx *Tx) { _, _ = tx.Has([]byte("k")) }, false},
 		"nothing that fails":         {cause, func(*Tx) {}, true},
@@ -82,7 +87,7 @@ func TestAFailedReadIsNotTheEndOfARange(t *testing.T) {
 			}
 			continue
 		}
-		if !errors.Is(err, ErrNotApplied) || !errors.Is(err, cause) || b.written != 0 {
+		if !errors.Is(err, ErrNotApplied) || !errors.Is(err, test.fails) || b.written != 0 {
 			t.Errorf("%s: %v, %d writes", name, err, b.written)
 		}
 	}

@@ -38,7 +38,7 @@ type grouping struct {
 
 // takes tells whether one more write goes into the group, and if so counts it.
 func (g *grouping) takes(w *pendingWrite) bool {
-	reads := readCost(w.Conditions)
+	reads := checkCost(w.Conditions)
 	if g.writes > 0 && (g.alone || w.alone || g.writes == command.MaxWrites ||
 		g.bytes+len(w.encoded) > maxProposalBytes || g.reads+reads > maxProposalReads || g.rewrites(w)) {
 		return false
@@ -72,11 +72,36 @@ func (g *grouping) rewrites(w *pendingWrite) bool {
 	return false
 }
 
-// readCost is how much has to be read to check conditions: keys, and readOverhead for
-// each.
-func readCost(conditions []command.Condition) (cost int) {
+// readCost is how much conditions say that they read, as [Options.MaxReadSet] counts:
+// keys, and readOverhead for each.
+func readCost(conditions []command.Condition) int {
+	cost := 0
 	for _, c := range conditions {
 		cost += len(c.Key) + len(c.Limit) + readOverhead*(1+int(min(c.Count, maxBatchSizeLimit)))
+		if cost > maxBatchSizeLimit {
+			break // it is above every limit, and must not overflow
+		}
+	}
+	return cost
+}
+
+// What checking a condition may take beyond readCost: goleveldb steps over what was
+// deleted from a range and is not compacted yet, and reads a value to compare it.
+const (
+	rangeCost = 16 << 10
+	valueCost = 4 << 10
+)
+
+// checkCost is what counts for maxProposalReads.
+func checkCost(conditions []command.Condition) int {
+	cost := readCost(conditions)
+	for _, c := range conditions {
+		switch c.Kind {
+		case command.CondRange:
+			cost += rangeCost
+		case command.CondValue:
+			cost += valueCost
+		}
 	}
 	return cost
 }

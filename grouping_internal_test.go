@@ -27,7 +27,7 @@ func TestGrouping(t *testing.T) {
 		return &pendingWrite{proposal: newProposal(command.Write{Conditions: []command.Condition{c}})}
 	}
 	large := put(strings.Repeat("x", maxProposalBytes/2+1))
-	most := maxProposalReads/readOverhead - 1
+	most := (maxProposalReads-2*rangeCost)/readOverhead - 2
 	for _, test := range []struct {
 		name    string
 		waiting []*pendingWrite
@@ -45,8 +45,9 @@ func TestGrouping(t *testing.T) {
 		{"one that has to be alone, later", []*pendingWrite{put("a"), alone(), put("a")}, 1},
 		{"too many bytes", []*pendingWrite{large, large}, 1},
 		{"one that has too many bytes by itself", []*pendingWrite{put(strings.Repeat("x", 2*maxProposalBytes)), put("a")}, 1},
-		{"conditions that read just enough", []*pendingWrite{reads(most - 1), reads(0)}, 2},
-		{"conditions that read too much", []*pendingWrite{reads(most), reads(0)}, 1},
+		{"conditions that read just enough", []*pendingWrite{reads(most), reads(0)}, 2},
+		{"conditions that read too much", []*pendingWrite{reads(most + 1), reads(0)}, 1},
+		{"many ranges, which may hide what was deleted", slices.Repeat([]*pendingWrite{reads(0)}, 1000), maxProposalReads / (rangeCost + readOverhead)},
 		{"one that reads too much by itself", []*pendingWrite{reads(2 * most), put("a")}, 1},
 		{"too many", slices.Repeat([]*pendingWrite{put("a")}, command.MaxWrites+1), command.MaxWrites},
 	} {
@@ -112,6 +113,10 @@ func TestTheReadsOfACommandAreBounded(t *testing.T) {
 	if err := l.checkAll([]command.Write{w, w}); err == nil {
 		t.Error("two of them together are let through")
 	}
+	few := command.Write{Conditions: []command.Condition{{Kind: command.CondRange}}}
+	if err := l.checkAll(slices.Repeat([]command.Write{few}, 100)); err == nil {
+		t.Error("many ranges are let through, which may hide what was deleted")
+	}
 	l.reads = maxBatchSizeLimit
 	large := command.Write{Conditions: []command.Condition{{Kind: command.CondRange, Count: 1_000_000}}}
 	if err := l.checkAll([]command.Write{large}); err != nil {
@@ -119,5 +124,33 @@ func TestTheReadsOfACommandAreBounded(t *testing.T) {
 	}
 	if err := l.checkAll([]command.Write{large, {Ops: []command.Op{putOp("k", "v")}}}); err == nil {
 		t.Error("one that exceeds the bound by itself does not go alone")
+	}
+}
+
+// Within one write, nothing is read again and again.
+func TestConditionsOfOneWriteAreApart(t *testing.T) {
+	value := func(key string) command.Condition {
+		return command.Condition{Kind: command.CondValue, Key: []byte(key)}
+	}
+	between := func(lo, hi string) command.Condition {
+		return command.Condition{Kind: command.CondRange, Key: []byte(lo), Limit: []byte(hi), HasLimit: hi != ""}
+	}
+	for _, test := range []struct {
+		name       string
+		conditions []command.Condition
+		ok         bool
+	}{
+		{"values of different keys", []command.Condition{value("a"), value("b")}, true},
+		{"one key's value twice", []command.Condition{value("a"), value("b"), value("a")}, false},
+		{"one key's version twice", []command.Condition{versionIs("a", 1), versionIs("a", 2)}, true},
+		{"ranges that touch", []command.Condition{between("a", "b"), versionIs("a", 1), between("b", "c"), between("c", "")}, true},
+		{"ranges that overlap", []command.Condition{between("a", "c"), between("b", "d")}, false},
+		{"ranges in another order", []command.Condition{between("b", "c"), between("a", "b")}, false},
+		{"a range behind an open one", []command.Condition{between("b", ""), between("x", "y")}, false},
+		{"an empty range twice", []command.Condition{between("a", ""), between("a", "")}, false},
+	} {
+		if err := checkOnce(test.conditions); (err == nil) != test.ok {
+			t.Errorf("%s: %v", test.name, err)
+		}
 	}
 }

@@ -156,11 +156,7 @@ type localIterator struct {
 }
 
 func (it localIterator) Error() error {
-	err := it.Iterator.Error()
-	if err == nil || isLevelDB(err) {
-		return err
-	}
-	return wrapError("iterate", it.n.address, it.n.notRunning(err))
+	return wrapError("iterate", it.n.address, it.n.notRunning(it.Iterator.Error()))
 }
 
 func (v localView) release() { v.snap.Release() }

@@ -18,11 +18,12 @@ const maxPassing = 256
 // numbering gives out the numbers of the writes of one session, and knows which ones
 // are still of interest. It is guarded by its proposer's lock.
 type numbering struct {
-	session     uint64     // 0: none yet
-	last        uint64     // the last number given out
-	proposals   int        // to which numbers were given
-	outstanding []proposed // under way, ascending
-	kept        []keptSpan // of those that ended with unknown outcome, ascending
+	session     uint64        // 0: none yet
+	last        uint64        // the last number given out
+	proposals   int           // to which numbers were given
+	outstanding []proposed    // under way, ascending
+	retired     chan struct{} // closed when one is retired; nil while nobody waits for it
+	kept        []keptSpan    // of those that ended with unknown outcome, ascending
 }
 
 type proposed struct {
@@ -51,6 +52,21 @@ func (ns *numbering) take(n int) (span command.Span, ok bool) {
 	return span, true
 }
 
+// turn is closed when there may be numbers again.
+func (ns *numbering) turn() <-chan struct{} {
+	if ns.retired == nil {
+		ns.retired = make(chan struct{})
+	}
+	return ns.retired
+}
+
+func (ns *numbering) wake() {
+	if ns.retired != nil {
+		close(ns.retired)
+		ns.retired = nil
+	}
+}
+
 // retire ends the use of a proposal's numbers: they will not be sent again. If keep,
 // somebody may ask for the outcome. Numbers of an earlier session mean nothing any
 // more.
@@ -58,6 +74,7 @@ func (ns *numbering) retire(session uint64, span command.Span, keep bool) {
 	if session != ns.session {
 		return
 	}
+	ns.wake()
 	ns.outstanding = slices.DeleteFunc(ns.outstanding, func(p proposed) bool { return p.Span == span })
 	if !keep {
 		return

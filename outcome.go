@@ -71,7 +71,7 @@ func covers(outcomes []command.Outcome, span command.Span) bool {
 	return next == span.End() && span.Count > 0
 }
 
-// outcomeError is ErrNotApplied or ErrUnknownOutcome, and why.
+// outcomeError is one of the kinds of a write's error, and why.
 type outcomeError struct {
 	kind  error
 	cause error
@@ -83,15 +83,23 @@ func (e *outcomeError) Error() string { return fmt.Sprintf("%v: %v", e.kind, e.c
 // Is tells of the cause what does not contradict the kind: it may be the error of another
 // write, as that which ended the context.
 func (e *outcomeError) Is(target error) bool {
-	return target == e.kind || !isOutcome(target) && errors.Is(e.cause, target)
+	return errors.Is(e.kind, target) || (&foreign{e.cause}).Is(target)
 }
 
-func (e *outcomeError) As(target any) bool {
+func (e *outcomeError) As(target any) bool { return (&foreign{e.cause}).As(target) }
+
+// foreign is an error that may be, or wrap, that of another operation. What it says of
+// the outcome of that is not said of this one.
+type foreign struct{ err error }
+
+func (e *foreign) Error() string        { return e.err.Error() }
+func (e *foreign) Is(target error) bool { return !isOutcome(target) && errors.Is(e.err, target) }
+func (e *foreign) As(target any) bool {
 	switch target.(type) {
 	case **Error, **outcomeError:
 		return false
 	}
-	return errors.As(e.cause, target)
+	return errors.As(e.err, target)
 }
 
 func unknownOutcome(token Token, cause error) error {

@@ -36,20 +36,18 @@ func (a *application) holds(c command.Condition) (bool, error) {
 	if c.Kind == command.CondRange {
 		return a.holdsRange(c)
 	}
-	value, version, err := a.get(c.Key)
-	present := true
-	if errors.Is(err, leveldb.ErrNotFound) {
-		present, err = false, nil
-	}
 	switch c.Kind {
 	case command.CondVersion:
+		version, err := a.version(c.Key)
 		return version == c.Version, err
 	case command.CondPresent:
-		return present, err
+		version, err := a.version(c.Key)
+		return version != 0, err
 	case command.CondValue:
-		return present && bytes.Equal(value, c.Value), err
+		value, version, err := a.get(c.Key)
+		return version != 0 && bytes.Equal(value, c.Value), err
 	}
-	return false, errors.Join(err, fmt.Errorf("condition of kind %d", c.Kind))
+	return false, fmt.Errorf("condition of kind %d", c.Kind)
 }
 
 // get reads a key with its version, which is 0 where there is none.
@@ -57,11 +55,27 @@ func (a *application) get(key []byte) (value []byte, version uint64, err error) 
 	stored, known, err := a.pending.Get(key)
 	switch {
 	case !known:
-		return a.store.Get(key, nil)
+		value, version, err = a.store.Get(key, nil)
+		a.versions[string(key)] = version
 	case err == nil:
 		value, version = storage.DecodeValue(stored)
 	}
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return nil, 0, nil
+	}
 	return value, version, err
+}
+
+// version reads the version alone, and looks only once for a key that the batch does not
+// write: goleveldb reads its value with it.
+func (a *application) version(key []byte) (uint64, error) {
+	if _, known, _ := a.pending.Get(key); !known {
+		if version, known := a.versions[string(key)]; known {
+			return version, nil
+		}
+	}
+	_, version, err := a.get(key)
+	return version, err
 }
 
 // holdsRange looks at no more keys than the condition names, and one; in between,

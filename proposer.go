@@ -215,11 +215,7 @@ func (p *proposer) propose(g *group) {
 
 // attempt sends a group once. No error means that its callers have been told.
 func (p *proposer) attempt(g *group) error {
-	session, err := p.openSession(g.ctx)
-	if err != nil {
-		return err
-	}
-	cmd, again, err := p.expose(g, session)
+	cmd, again, err := p.prepare(g)
 	if cmd == nil {
 		return err // if nil, all callers have taken their writes back
 	}
@@ -249,6 +245,26 @@ func (p *proposer) attempt(g *group) error {
 	return nil
 }
 
+// prepare exposes a group, which may have to wait until an earlier one has its outcome:
+// the state machine could forget that otherwise.
+func (p *proposer) prepare(g *group) (cmd []byte, again bool, err error) {
+	for {
+		session, err := p.openSession(g.ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		cmd, again, turn, err := p.expose(g, session)
+		if turn == nil {
+			return cmd, again, err
+		}
+		select {
+		case <-turn:
+		case <-g.ctx.Done():
+			return nil, false, context.Cause(g.ctx)
+		}
+	}
+}
+
 // forgotten tells whether nothing of a command was applied because its session, or all
 // of its numbers, are not remembered any more.
 func forgotten(res command.Result) bool {
@@ -260,17 +276,18 @@ func forgotten(res command.Result) bool {
 }
 
 // expose returns the command to send, and whether it was sent before. A command
-// that may be in the log is repeated as it was.
-func (p *proposer) expose(g *group, session uint64) (cmd []byte, again bool, err error) {
+// that may be in the log is repeated as it was. If there are no numbers for the group
+// just now, turn is closed when there may be.
+func (p *proposer) expose(g *group, session uint64) (cmd []byte, again bool, turn <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case g.exposed:
-		return g.cmd, true, nil
+		return g.cmd, true, nil, nil
 	case len(g.writes) == 0:
-		return nil, false, nil
+		return nil, false, nil, nil
 	case session != p.numbers.session: // another proposal has found it expired
-		return nil, false, ErrSessionExpired
+		return nil, false, nil, ErrSessionExpired
 	}
 	encoded := make([][]byte, len(g.writes))
 	for i, w := range g.writes {
@@ -278,18 +295,14 @@ func (p *proposer) expose(g *group, session uint64) (cmd []byte, again bool, err
 	}
 	span, ok := p.numbers.take(len(g.writes))
 	if !ok {
-		return nil, false, errTooFarAhead
+		return nil, false, p.numbers.turn(), nil
 	}
 	g.session, g.span = session, span
 	low, kept := p.numbers.marks()
 	g.cmd = command.EncodeWrites(session, g.span.First, low, kept, encoded)
 	g.exposed = true
-	return g.cmd, false, nil
+	return g.cmd, false, nil, nil
 }
-
-// errTooFarAhead holds up a proposal until an earlier one has an outcome, which the
-// state machine might forget otherwise.
-var errTooFarAhead = errors.New("an earlier proposal is still on its way")
 
 // hide takes back expose, after an attempt that certainly had no effect. The numbers
 // are not used again, since callers that have left may ask for them.
@@ -384,6 +397,7 @@ func (p *proposer) dropSession(session uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.numbers.session == session {
+		p.numbers.wake()
 		p.numbers = numbering{}
 	}
 }

@@ -355,7 +355,7 @@ func TestHostileCounts(t *testing.T) {
 	l := limits{batch: math.MaxInt, reads: 1000}
 	claims := func(counts ...uint64) (w command.Write) {
 		for _, n := range counts {
-			w.Conditions = append(w.Conditions, command.Condition{Kind: command.CondRange, Count: n})
+			w.Conditions = append(w.Conditions, command.Condition{Kind: command.CondRange, HasLimit: true, Count: n})
 		}
 		return w
 	}

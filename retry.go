@@ -54,7 +54,7 @@ func moreTelling(earlier, later error) error {
 }
 
 // givenUp leaves out what the last attempt says of its effect: an earlier one may have
-// had another.
+// had another. So may what has ended the context.
 type givenUp struct{ reason, last error }
 
 func (e *givenUp) Error() string {
@@ -66,7 +66,7 @@ func (e *givenUp) Error() string {
 }
 
 func (e *givenUp) Is(target error) bool {
-	return errors.Is(e.reason, target) || !isOutcome(target) && errors.Is(e.last, target)
+	return !isOutcome(target) && (errors.Is(e.reason, target) || errors.Is(e.last, target))
 }
 
 // isOutcome tells whether an error is one of the three kinds that those of writes are of.

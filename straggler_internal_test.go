@@ -80,6 +80,42 @@ func TestAWriteThatOthersPassBy(t *testing.T) {
 	}
 }
 
+// To wait for an earlier write is not to have been sent: it uses up no retries.
+func TestAWriteThatIsHeldUpUsesUpNoRetries(t *testing.T) {
+	m := freshMachine(t)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancelCause(context.Background())
+		r := &slowRouter{t: t, m: m, held: make(chan struct{})}
+		p := newProposer(ctx, r, retryPolicy{wait: time.Millisecond, count: 1}, testClusterID)
+		done := make(chan error, 2*maxPassing)
+		write := func() {
+			go func() {
+				_, err := p.write(ctx, newProposal(command.Write{}))
+				done <- err
+			}()
+			synctest.Wait()
+		}
+		for range cap(done) {
+			write()
+		}
+		time.Sleep(time.Hour) // of the bubble
+		if held := cap(done) - len(done); held == 0 {
+			t.Error("nothing is held up")
+		}
+		begin := time.Now()
+		close(r.held)
+		synctest.Wait()
+		if passed := time.Since(begin); passed != 0 || len(done) != cap(done) {
+			t.Errorf("%d of %d go on after %v", len(done), cap(done), passed)
+		}
+		for range len(done) {
+			noError(t, <-done)
+		}
+		end(ErrNotRunning)
+		p.close()
+	})
+}
+
 // An entry that applies a write says so, even if there is no room to remember it.
 func TestWhatIsAppliedIsToldToBe(t *testing.T) {
 	t.Parallel()

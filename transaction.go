@@ -100,7 +100,7 @@ func (tr *Transaction) saw(failure error, record func(*readSet)) error {
 		return ErrTransactionDone
 	case failure == nil:
 		record(&tr.reads)
-	case isLevelDB(failure), errors.Is(failure, ErrTransactionDone):
+	case failure == leveldb.ErrIterReleased, errors.Is(failure, ErrTransactionDone):
 		// Of an iterator that is released. It has shown nothing.
 	case tr.failed == nil || errors.Is(failure, ErrViewLost):
 		tr.failed = failure

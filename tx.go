@@ -164,7 +164,7 @@ func (a *attempts) unlessGivenUp(err error) error {
 
 // gaveUp tells why there were attempts in vain, and why there are no more.
 func (a *attempts) gaveUp() error {
-	cause := fmt.Errorf("given up: %w", context.Cause(a.db.ctx))
+	cause := &foreign{fmt.Errorf("given up: %w", context.Cause(a.db.ctx))}
 	e := &Error{Op: a.op, Node: a.db.backend.node(), Kind: ErrConflict, Err: cause}
 	switch {
 	case errors.Is(a.reason, ErrConflict):
