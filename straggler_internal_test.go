@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,25 +19,36 @@ import (
 type slowRouter struct {
 	t    *testing.T
 	m    *machine
-	last uint64        // index
 	held chan struct{} // closed to let the first write go on
 	lose bool          // on its way there
-	seen bool          // the first write
+
+	mu   sync.Mutex
+	last uint64 // index
+	seen bool   // the first write
 }
 
 func (r *slowRouter) leaderChanged() <-chan struct{} { return nil }
 
-// send is called in a bubble in which one goroutine goes on at a time.
-func (r *slowRouter) send(ctx context.Context, cmd []byte) (command.Result, error) {
-	if c, _ := command.Decode(cmd); c.Kind == command.KindWrite && !r.seen {
-		r.seen = true
+func (r *slowRouter) send(_ context.Context, cmd []byte) (command.Result, error) {
+	if r.first(cmd) {
 		<-r.held
 		if r.lose {
 			return command.Result{}, errLost
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.last++
 	return r.m.results(r.t, entry(r.last, cmd))[0], nil
+}
+
+func (r *slowRouter) first(cmd []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, _ := command.Decode(cmd)
+	first := c.Kind == command.KindWrite && !r.seen
+	r.seen = r.seen || first
+	return first
 }
 
 // A write that is held up, or whose attempt is lost, while others pass it by is applied
