@@ -228,3 +228,23 @@ func TestASessionForgetsTheLowestOutcomes(t *testing.T) {
 		}
 	}
 }
+
+// Where the lowest outcome of a span that is kept has to go, the rest of the span stays.
+func TestForgettingCutsASpanThatIsKept(t *testing.T) {
+	s := &command.Session{}
+	const low = 1000
+	s.Advance(low, []command.Span{{First: 0, Count: low}})
+	s.Record(command.Outcome{Span: command.Span{First: 0, Count: 1}})
+	for first := uint64(low); first < low+command.MaxRemembered; first += command.MaxWrites {
+		o := command.Outcome{Span: command.Span{First: first, Count: command.MaxWrites}}
+		for seq := o.First; seq < o.End(); seq++ {
+			o.Rejected = append(o.Rejected, command.Rejection{Write: seq})
+		}
+		s.Record(o)
+	}
+	for seq, want := range map[uint64]string{0: "forgotten", 1: "", low - 1: "", low: fmt.Sprint(low, 0, 0, true, 0)} {
+		if got := one(s.Lookup(command.Span{First: seq, Count: 1})); got != want {
+			t.Errorf("Lookup(%d) = %q, want %q", seq, got, want)
+		}
+	}
+}
