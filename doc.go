@@ -28,8 +28,9 @@
 // # Where things live
 //
 // The way of a write: DB.Put (db.go) encodes it (internal/command) and hands it
-// to the node's proposer (proposer.go), which groups what is waiting, numbers it
-// under a session (numbering.go) and brings it to the leader (leadership.go), over the network
+// to the node's proposer (proposer.go), which groups what is waiting (grouping.go), numbers
+// it under a session (numbering.go) and brings it to the leader (leadership.go), again and
+// again if it has to (retry.go), over the network
 // (peers.go, rpc.go, internal/wire) if that is another node. raft puts it into the
 // logs of a majority (logstore.go and the layers that it names; rafttransport.go).
 // Each node's state machine (fsm.go, apply.go) applies it to its goleveldb
@@ -57,5 +58,6 @@
 // ready.go), subscription.go brings it to who listens. stats.go says how a node is, with
 // what counters.go counts, status.go how all are. check.go verifies a directory whose
 // node is down, and recover.go makes a new cluster of one that has survived alone.
-// client.go and remoteview.go are the other end of rpc.go, in a process that dialled.
+// dial.go, client.go and remoteview.go are the other end of rpc.go, in a process that
+// dialled.
 package skiff
