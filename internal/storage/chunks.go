@@ -39,6 +39,9 @@ func chunksEnd(data []byte) (end int, torn bool, problem error) {
 		if allZero(data[min(len(data), at+chunkHeader-1):]) { // its type comes last
 			return end, true, fmt.Errorf("torn at offset %d", at)
 		}
+		if neverBegun(data, at) {
+			return end, true, fmt.Errorf("torn at offset %d, its beginning is lost", at)
+		}
 		size, torn, err := nextChunk(data[at:min(len(data), at+left)], at, len(data)-at <= left)
 		if err != nil {
 			return end, torn, err
@@ -78,6 +81,26 @@ func nextChunk(rest []byte, offset int, last bool) (size int, torn bool, err err
 		return 0, false, fmt.Errorf("length of the chunk at offset %d", offset)
 	}
 	return 0, last, fmt.Errorf("torn at offset %d", offset)
+}
+
+// neverBegun tells whether the record at an offset is the last one, and its first sector
+// was not written, although later ones were: they may be in any order.
+func neverBegun(data []byte, at int) bool {
+	sector := at + max(chunkHeader, sectorSize-at%sectorSize)
+	if sector > len(data) || !allZero(data[at:sector]) {
+		return false
+	}
+	for ; sector+chunkHeader <= len(data); sector++ {
+		rest := data[sector:min(len(data), sector+chunkBlock-sector%chunkBlock)]
+		if len(rest) < chunkHeader || rest[6] != fullChunk && rest[6] != firstChunk {
+			continue
+		}
+		size := chunkHeader + int(binary.LittleEndian.Uint16(rest[4:]))
+		if size <= len(rest) && chunkSum(rest, size) {
+			return false // another record follows: what was lost had been in use
+		}
+	}
+	return true
 }
 
 func chunkSum(chunk []byte, size int) bool {

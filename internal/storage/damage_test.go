@@ -92,6 +92,38 @@ func TestChunksEnd(t *testing.T) {
 	}
 }
 
+// Of the last record, a crash may leave the end without the beginning. In the middle of a
+// file that is damage.
+func TestChunksEndWithoutTheBeginningOfARecord(t *testing.T) {
+	data, ends := aJournal(t)
+	tried := 0
+	for i, end := range ends[1:] {
+		begin := ends[i]
+		for chunkBlock-begin%chunkBlock < chunkHeader { // filled up
+			begin++
+		}
+		sector := begin + sectorSize - begin%sectorSize
+		if sector-begin < chunkHeader || sector >= end {
+			continue
+		}
+		tried++
+		lost := bytes.Clone(data)
+		clear(lost[begin:sector])
+		if got, torn, problem := chunksEnd(lost[:end]); got != ends[i] || !torn || problem == nil {
+			t.Errorf("record %d, the last one: ends at %d, torn %v, %v; want %d", i+1, got, torn, problem, ends[i])
+		}
+		if end == len(data) {
+			continue
+		}
+		if got, torn, problem := chunksEnd(lost); got != ends[i] || torn || problem == nil {
+			t.Errorf("record %d, before others: ends at %d, torn %v, %v; want %d", i+1, got, torn, problem, ends[i])
+		}
+	}
+	if tried < 5 {
+		t.Errorf("only %d records were tried", tried)
+	}
+}
+
 // What chunksEnd accepts, goleveldb reads without an objection.
 func FuzzChunksEnd(f *testing.F) {
 	data, ends := aJournal(f)
