@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/multiformats/go-multiaddr"
 
@@ -279,7 +280,9 @@ type twins struct {
 
 func newTwins(t *testing.T) *twins {
 	const elsewhere = "/ip4/10.0.9.9/tcp/9490"
-	w := &twins{cluster: prepareCluster(t, 3, nil), host: elsewhere}
+	w := &twins{host: elsewhere, cluster: prepareCluster(t, 3, func(o *skiff.Options) {
+		o.HeartbeatTimeout = time.Second // so that a busy machine does not cause an election
+	})}
 	w.changeNode = func(_ int, o *skiff.Options) {
 		o.Transport = signpost{o.Transport, w.addrs[0], elsewhere, &w.on}
 	}
