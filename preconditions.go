@@ -33,10 +33,9 @@ func (a *application) violated(conditions []command.Condition) (int, error) {
 }
 
 func (a *application) holds(c command.Condition) (bool, error) {
-	if c.Kind == command.CondRange {
-		return a.holdsRange(c)
-	}
 	switch c.Kind {
+	case command.CondRange:
+		return a.holdsRange(c)
 	case command.CondVersion:
 		version, err := a.version(c.Key)
 		return version == c.Version, err
