@@ -13,6 +13,7 @@ import (
 
 	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/datadir"
+	"github.com/skiffdb/skiff/internal/message"
 	"github.com/skiffdb/skiff/internal/storage"
 	"github.com/skiffdb/skiff/internal/wire"
 )
@@ -144,7 +145,7 @@ func (n *Node) loadAdmission() error {
 	}
 	n.admission.silent, n.admission.since = n.options.HeartbeatTimeout, time.Now()
 	if !n.membership.joining {
-		id := n.identity()
+		id := n.volume.Identity()
 		n.admission.grant(storage.Position{Index: id.AdmittedIndex, Term: id.AdmittedTerm})
 	}
 	return nil
@@ -209,10 +210,10 @@ func (n *Node) seekAdmission(answers []hello) error {
 		return fmt.Errorf("ask %s: %w", leader, decodeError(err))
 	}
 	var entry storage.Position
-	if err := unmarshal(reply, &entry); err != nil {
+	if err := message.Unmarshal(reply, &entry); err != nil {
 		return fmt.Errorf("%s: %w", leader, err)
 	}
-	err = n.updateIdentity(func(i *datadir.Identity) {
+	err = n.volume.Update(func(i *datadir.Identity) {
 		i.AdmittedTerm, i.AdmittedIndex, i.Gone = entry.Term, entry.Index, ""
 	})
 	if err != nil {

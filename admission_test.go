@@ -165,7 +165,9 @@ func TestLostDiskIsTold(t *testing.T) {
 // that it counts.
 func TestWhoWasAwayFollowsAReadmittedLeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 5, nil)
+	c := newCluster(t, 5, func(o *skiff.Options) {
+		o.HeartbeatTimeout = time.Second // which a transfer may take, on a busy machine
+	})
 	lost := c.leader()
 	forget := func() {
 		c.kill(lost)
@@ -281,7 +283,7 @@ type twins struct {
 func newTwins(t *testing.T) *twins {
 	const elsewhere = "/ip4/10.0.9.9/tcp/9490"
 	w := &twins{host: elsewhere, cluster: prepareCluster(t, 3, func(o *skiff.Options) {
-		o.HeartbeatTimeout = time.Second // so that a busy machine does not cause an election
+		o.HeartbeatTimeout = 2 * time.Second // so that a busy machine does not cause an election
 	})}
 	w.changeNode = func(_ int, o *skiff.Options) {
 		o.Transport = signpost{o.Transport, w.addrs[0], elsewhere, &w.on}
@@ -329,9 +331,21 @@ func TestTheSecondAtAnAddressIsTold(t *testing.T) {
 }
 
 // When the first cannot be seen any more, the second is admitted in its place, and
-// the first is kept out from then on: what it still promises is not the member's.
+// the first is kept out from then on: what it still promises is not the member's. It is
+// told, whoever leads.
 func TestTheFirstAtAnAddressIsReplaced(t *testing.T) {
 	t.Parallel()
+	t.Run("another one leads", func(t *testing.T) {
+		t.Parallel()
+		testReplacement(t, false)
+	})
+	t.Run("the second leads", func(t *testing.T) {
+		t.Parallel()
+		testReplacement(t, true)
+	})
+}
+
+func testReplacement(t *testing.T, leads bool) {
 	w := newTwins(t)
 	value := w.put(0, "k")
 	others := []string{w.addrs[1], w.addrs[2]}
@@ -343,6 +357,11 @@ func TestTheFirstAtAnAddressIsReplaced(t *testing.T) {
 	}
 	if got, err := second.DB().Get([]byte("k"), nil); err != nil || string(got) != value {
 		t.Errorf("the second has %q, %v", got, err)
+	}
+	if leads {
+		if err := w.node(1).TransferLeadership(testContext(t), second.Address()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	term := second.Term()
 	events := w.node(0).Subscribe(10, skiff.KindRemoved)

@@ -9,7 +9,7 @@ import (
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
-// application is one ApplyBatch under way.
+// application is what becomes one write of the state: an ApplyBatch, or a part of it.
 type application struct {
 	f       *fsm
 	store   *storage.Store
@@ -32,8 +32,29 @@ type versionedOp struct {
 	version uint64
 }
 
-func newApplication(f *fsm) *application {
-	return &application{f: f, store: f.store.Load(), after: f.applied.value(), touched: map[uint64]*command.Session{}, versions: map[string]uint64{}}
+// maxKeptOps is how large the memory for operations may be that is kept.
+const maxKeptOps = 4096
+
+// begin returns an empty application. There is one at a time, and it has the memory of
+// the one before.
+func (f *fsm) begin() *application {
+	a := f.latest
+	if a == nil {
+		a = &application{f: f, touched: map[uint64]*command.Session{}, versions: map[string]uint64{}}
+		f.latest = a
+	}
+	a.batch.Reset()
+	clear(a.touched)
+	if len(a.versions)+cap(a.writes) > maxKeptOps {
+		a.versions, a.writes = map[string]uint64{}, nil
+	}
+	clear(a.versions)
+	clear(a.writes)
+	*a = application{
+		f: f, store: f.store.Load(), batch: a.batch, after: f.applied.value(),
+		touched: a.touched, versions: a.versions, writes: a.writes[:0],
+	}
+	return a
 }
 
 // entry applies one log entry to the batch. An error is a reason to stop.

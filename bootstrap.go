@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/skiffdb/skiff/internal/message"
 	"github.com/skiffdb/skiff/internal/storage"
 	"github.com/skiffdb/skiff/internal/wire"
 )
@@ -239,7 +240,7 @@ func (n *Node) helloOf(ctx context.Context, peer string) (h hello, err error) {
 	if err != nil {
 		return h, decodeError(err)
 	}
-	return h, unmarshal(reply, &h)
+	return h, message.Unmarshal(reply, &h)
 }
 
 // acquaintances are the nodes that may know of this one's cluster.

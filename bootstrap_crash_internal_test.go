@@ -24,7 +24,7 @@ func TestACrashWhileTheClusterIsFormed(t *testing.T) {
 		d, err := datadir.Open(dir, addr, string(kind))
 		noError(t, err)
 		noError(t, d.Close())
-		s, err := openRaftStores(filepath.Join(dir, "raft"), kind, keepOne, func(err error) { t.Error(err) })
+		s, err := openRaftStores(filesIn(filepath.Join(dir, "raft"), kind), keepOne, func(err error) { t.Error(err) })
 		noError(t, err)
 		noError(t, s.stable.SetUint64([]byte("CurrentTerm"), 1))
 		noError(t, s.close())

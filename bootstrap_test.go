@@ -53,7 +53,7 @@ func TestFirstStartLongAfterTheOthers(t *testing.T) {
 		c.put(i%2, fmt.Sprint(i))
 	}
 	value := c.put(1, "k")
-	c.snapshot(0, 1)
+	c.truncate(0, 1)
 
 	c.start(2)
 	c.wantOneCluster()

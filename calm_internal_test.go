@@ -27,6 +27,18 @@ type calm struct {
 // change the stores under a node before it listens.
 func newCalm(t *testing.T, size int, change func(i int, n *Node)) *calm {
 	t.Helper()
+	c := foundCalm(t, size, change)
+	c.elect(0, 1)
+	for _, n := range c.nodes {
+		noError(t, n.WaitReady(c.ctx))
+		noError(t, n.ReadConsensus(c.ctx)) // it knows the cluster
+	}
+	return c
+}
+
+// foundCalm is newCalm before anybody leads.
+func foundCalm(t *testing.T, size int, change func(i int, n *Node)) *calm {
+	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("test took too long"))
 	t.Cleanup(cancel)
 	c := &calm{t: t, ctx: ctx, net: memnet.New()}
@@ -50,11 +62,6 @@ func newCalm(t *testing.T, size int, change func(i int, n *Node)) *calm {
 	for _, n := range c.nodes {
 		c.until("the cluster is formed", func() bool { return len(n.members()) == size })
 	}
-	c.elect(0, 1)
-	for _, n := range c.nodes {
-		noError(t, n.WaitReady(ctx))
-		noError(t, n.ReadConsensus(ctx)) // it knows the cluster
-	}
 	return c
 }
 
@@ -68,6 +75,7 @@ func (c *calm) start(n *Node, change func()) {
 			c.t.Errorf("stop: %v", err)
 		}
 	})
+	noError(c.t, n.openDisk(c.ctx))
 	noError(c.t, n.openState(c.ctx))
 	change()
 	for _, step := range []func(context.Context) error{n.listen, n.startRaft, n.serve} {
@@ -81,6 +89,7 @@ func (c *calm) elect(i, by int) {
 	c.t.Helper()
 	n := c.nodes[i]
 	done := make(chan raft.RPCResponse, 1)
+	n.transport.handedOver.Store(n.raft.CurrentTerm())
 	n.transport.rpcs <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: c.header(by)}, RespChan: done}
 	noError(c.t, (<-done).Error)
 	noError(c.t, n.WaitReady(c.ctx))

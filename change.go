@@ -54,7 +54,11 @@ func (n *Node) changeMembership(ctx context.Context, op string, c change) (err e
 	defer cancel()
 	for try := 0; ; try++ {
 		changed := n.leaderChanged()
-		if c.Op == opTransfer && c.From == "" {
+		if c.Op == opTransfer && c.Address == "" && c.From == "" {
+			// Of the leader that there is now this node may not have heard yet.
+			if _, err := n.readIndex(ctx, Linearizable); err != nil {
+				return n.wrap(op, nil, err)
+			}
 			c.From = n.leader()
 		}
 		err := n.askForChange(ctx, c)
@@ -69,7 +73,7 @@ func (n *Node) changeMembership(ctx context.Context, op string, c change) (err e
 		stop := n.retryPolicy().pause(ctx, try, changed)
 		switch {
 		case stop == nil:
-		case c.Op == opLeave && c.Address == n.address && errors.Is(stop, ErrRemoved):
+		case c.Op == opLeave && c.Address == n.address && errors.Is(n.Err(), ErrRemoved):
 			return nil // it has heard of it before the answer came
 		default:
 			return n.wrap(op, nil, gaveUp(stop, again.error))
@@ -87,6 +91,9 @@ func (e errAskAgain) Unwrap() error { return e.error }
 
 // askForChange makes one attempt.
 func (n *Node) askForChange(ctx context.Context, c change) error {
+	if c.Op == opTransfer && c.Address == "" && c.From == "" {
+		return errAskAgain{ErrNoLeader, true}
+	}
 	epoch := n.leadership.currentEpoch() // before asking who leads in it
 	leader := n.leader()
 	switch leader {
@@ -97,9 +104,8 @@ func (n *Node) askForChange(ctx context.Context, c change) error {
 	}
 	if c.Op != opTransfer { // which is done when another one leads
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
+		ctx, cancel = during(ctx, epoch)
 		defer cancel()
-		defer context.AfterFunc(epoch, cancel)()
 	}
 	return n.callChange(ctx, leader, c)
 }
@@ -115,7 +121,7 @@ func (n *Node) callChange(ctx context.Context, leader string, c change) error {
 	case err == nil:
 		return nil
 	case answered(err):
-		return asAgain(decodeError(err))
+		return asAgain(stoppedThere(ErrNoLeader, leader, decodeError(err)))
 	}
 	// The connection, or the leader, was lost.
 	untouched := errors.Is(err, ErrUnreachable) || errors.Is(err, ErrRefused)
@@ -125,7 +131,7 @@ func (n *Node) callChange(ctx context.Context, leader string, c change) error {
 // asAgain marks what a node says that does not lead, or not any more.
 func asAgain(err error) error {
 	switch {
-	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotRunning), errors.Is(err, ErrRemoved):
+	case errors.Is(err, ErrNoLeader), hasStopped(err):
 		return errAskAgain{err, false}
 	}
 	return err

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/skiffdb/skiff"
+	"github.com/skiffdb/skiff/internal/faults"
 )
 
 // Nodes join, leave, die, lose their disks, come back and hand over to each other, at
@@ -17,39 +19,36 @@ import (
 // operations, nothing acknowledged is lost, and in the end all members are the same.
 func TestLinearizableWhileMembersComeAndGo(t *testing.T) {
 	t.Parallel()
-	seed := historySeed(t)
+	seed, d := faults.Seed(), faults.Duration(8*time.Second)
+	defer faults.TellRepeat(t, seed, d)
 	ch := newChurn(t, seed)
 	defer ch.tell()
-	defer ch.end()
-	end := time.Now().Add(testDuration(t, 8*time.Second))
-	for n := 1; time.Now().Before(end) && !t.Failed(); n++ {
-		ch.await(5 + ch.rnd.IntN(15))
-		ch.step()
-		if n%25 == 0 {
-			ch.nextEra()
-		}
+	for end := time.Now().Add(d); time.Now().Before(end) && !t.Failed(); {
+		ch.work(25)
 	}
-	ch.await(20)
-	ch.end()
 	t.Logf("steps: %v", ch.count)
-
 	for _, i := range ch.which(ch.down) {
 		ch.bringBack(i)
 	}
 	ch.c.wantMembers(ch.which(ch.votes), ch.which(func(i int) bool { return ch.slots[i].member && !ch.slots[i].voter }))
-	ch.readEverywhere()
-	ch.check()
 	ch.c.wantSameState()
 }
 
 // churn changes a cluster, one step after the other. It keeps the cluster alive: at
 // least three voters run, which are a majority.
 type churn struct {
-	*history
-	rnd   *rand.Rand
-	slots []slot
-	steps []string       // what has happened
-	count map[string]int // how often
+	t      *testing.T
+	c      *cluster
+	begun  time.Time
+	remote *skiff.DB
+	rnd    *rand.Rand
+	slots  []slot
+	steps  []string       // what has happened
+	count  map[string]int // how often
+
+	mu      sync.Mutex
+	away    map[int]bool // nodes that may run, and are no members
+	handles map[*skiff.Node]*skiff.DB
 }
 
 // slot is what is known of a node.
@@ -65,7 +64,6 @@ const (
 )
 
 func newChurn(t *testing.T, seed uint64) *churn {
-	ch := &churn{rnd: rand.New(rand.NewPCG(seed, workloadClients)), slots: make([]slot, churnSlots), count: map[string]int{}}
 	c := newCluster(t, 3, func(o *skiff.Options) {
 		// Who was away has missed more than is in the others' logs.
 		o.SnapshotThreshold, o.SnapshotInterval, o.TrailingLogs = 64, 500*time.Millisecond, 64
@@ -73,6 +71,11 @@ func newChurn(t *testing.T, seed uint64) *churn {
 			o.LogStore = skiff.LogStoreWAL
 		}
 	})
+	ch := &churn{
+		t: t, c: c, begun: time.Now(), remote: dialCluster(c),
+		rnd: rand.New(rand.NewPCG(seed, 0)), slots: make([]slot, churnSlots), count: map[string]int{},
+		away: map[int]bool{}, handles: map[*skiff.Node]*skiff.DB{},
+	}
 	for i := range ch.slots {
 		if i < c.founders {
 			ch.slots[i] = slot{member: true, voter: true, data: true}
@@ -80,8 +83,56 @@ func newChurn(t *testing.T, seed uint64) *churn {
 			c.reserve(standby)
 		}
 	}
-	ch.history = newHistory(c, seed)
 	return ch
+}
+
+// work takes so many steps while clients work, and checks what they saw.
+func (ch *churn) work(steps int) {
+	ch.t.Helper()
+	load := faults.Begin(ch.t, ch, faults.LoadOptions{
+		Seed: ch.rnd.Uint64(), Workloads: []faults.Workload{faults.Registers, faults.Sets, faults.Counters},
+	})
+	defer load.Stop()
+	for range steps {
+		load.Await(5 + ch.rnd.IntN(15))
+		ch.step()
+	}
+	load.Await(20)
+	load.End()
+}
+
+// Members, DB and Client are what clients may use; together they are faults.Nodes.
+func (ch *churn) Members() (members []int) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	for i := range ch.slots {
+		if !ch.away[i] {
+			members = append(members, i)
+		}
+	}
+	return members
+}
+
+func (ch *churn) DB(i int) *skiff.DB {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	n := ch.c.node(i)
+	if n == nil || ch.away[i] {
+		return nil
+	}
+	if ch.handles[n] == nil {
+		ch.handles[n] = n.DB()
+	}
+	return ch.handles[n]
+}
+
+func (ch *churn) Client() *skiff.DB { return ch.remote }
+
+// setAway keeps clients from a node that is no member, or lets them use it.
+func (ch *churn) setAway(node int, away bool) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.away[node] = away
 }
 
 // step makes one of the changes that are possible now.
@@ -116,7 +167,7 @@ func (ch *churn) step() {
 
 // note remembers what is about to happen.
 func (ch *churn) note(format string, args ...any) {
-	ch.steps = append(ch.steps, fmt.Sprintf("%v: ", time.Duration(ch.now()).Round(time.Millisecond))+fmt.Sprintf(format, args...))
+	ch.steps = append(ch.steps, fmt.Sprintf("%v: ", time.Since(ch.begun).Round(time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
 // tell gives a failed test its story.

@@ -1,9 +1,9 @@
 package skiff
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,6 +17,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/message"
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
@@ -43,7 +44,7 @@ type client struct {
 }
 
 func newClient(nodes []string, o Options, pin bool) *client {
-	c := &client{nodes: nodes, given: nodes, stale: make(chan struct{}, 1), pinned: pin, retry: retryPolicy{wait: o.RetryWait, count: o.RetryCount}, timeout: o.RPCTimeout}
+	c := &client{nodes: nodes, given: nodes, stale: make(chan struct{}, 1), pinned: pin, retry: retryPolicy{wait: o.RetryWait, count: o.RetryCount, untold: true}, timeout: o.RPCTimeout}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.peers = newPeers(&dialer{
 		transport: o.Transport, timeout: o.RPCTimeout, clusterID: c.knownClusterID,
@@ -79,7 +80,7 @@ func (c *client) statsOf(ctx context.Context, node string) (s Stats, err error) 
 		}
 		return s, fmt.Errorf("%w: %s: %w", ErrUnreachable, node, decodeError(err))
 	}
-	err = unmarshal(reply, &s)
+	err = message.Unmarshal(reply, &s)
 	return s, err
 }
 
@@ -123,7 +124,7 @@ func (c *client) learn(s Stats) {
 	if c.leader == "" {
 		c.leader = s.Leader
 	}
-	if id, err := parseClusterID(s.ClusterID); err == nil {
+	if id, err := wire.ParseClusterID(s.ClusterID); err == nil {
 		c.clusterID = id
 	}
 }
@@ -172,21 +173,24 @@ func (c *client) repeat(ctx context.Context, attempt func(ctx context.Context, n
 	for try := 0; ; try++ {
 		node := c.node()
 		err := attempt(ctx, node)
-		if err == nil {
+		switch {
+		case err == nil:
 			return nil
+		case c.ctx.Err() != nil:
+			return leveldb.ErrClosed
+		case ctx.Err() != nil && !answered(err):
+			return gaveUp(endOf(ctx), cmp.Or(last, err))
 		}
-		if ctx.Err() != nil && !answered(err) {
-			if last == nil {
-				last = err
-			}
-			return gaveUp(context.Cause(ctx), last)
-		}
-		last = moreTelling(last, decodeError(err))
-		if !c.anotherMayDoBetter(ctx, err) {
+		last = moreTelling(last, noAnswer(node, decodeError(err)))
+		if answered(err) && !anotherMayDoBetter(err) {
 			return last
 		}
 		c.lost(node)
-		if stop := c.retry.pause(ctx, try, nil); stop != nil {
+		stop := c.retry.pause(ctx, try, nil)
+		switch {
+		case c.ctx.Err() != nil:
+			return leveldb.ErrClosed
+		case stop != nil:
 			return gaveUp(stop, last)
 		}
 	}
@@ -198,13 +202,19 @@ func answered(err error) bool {
 	return errors.As(err, &remote)
 }
 
-// anotherMayDoBetter tells an error of one node from an answer.
-func (c *client) anotherMayDoBetter(ctx context.Context, err error) bool {
-	if !answered(err) {
-		return ctx.Err() == nil
+// noAnswer gives its kind to the error of a request that may be repeated, when the
+// connection was lost before the answer, or before the request was sent.
+func noAnswer(node string, err error) error {
+	if errors.Is(err, wire.ErrConnLost) || errors.Is(err, wire.ErrNotSent) {
+		err = fmt.Errorf("%w: %s: %w", ErrUnreachable, node, err)
 	}
+	return err
+}
+
+// anotherMayDoBetter tells whether what a node has answered is about that node only.
+func anotherMayDoBetter(err error) bool {
 	err = decodeError(err)
-	return hasStopped(err) || errors.Is(err, ErrNoLeader)
+	return hasStopped(err) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrReadFailed)
 }
 
 // hasStopped tells whether a node says that it serves nothing any more.
@@ -235,15 +245,23 @@ func (c *client) send(ctx context.Context, cmd []byte) (command.Result, error) {
 		c.failedAt(to, err)
 		return command.Result{}, sendError(err)
 	}
-	if len(reply) < 1 || len(reply) < 1+int(reply[0]) {
-		return command.Result{}, fmt.Errorf("%s: %w", to, errMalformed)
+	leader, result, err := cutLeader(reply)
+	if err != nil {
+		return command.Result{}, fmt.Errorf("%s: %w", to, err)
 	}
-	end := 1 + int(reply[0])
-	leader, result := reply[1:end], reply[end:]
 	c.mu.Lock()
-	c.leader = string(leader)
+	c.leader = leader
 	c.mu.Unlock()
 	return command.DecodeResult(result)
+}
+
+// cutLeader takes a reply to methodSubmit apart.
+func cutLeader(reply []byte) (leader string, result []byte, err error) {
+	if len(reply) < 1 || len(reply) < 1+int(reply[0]) {
+		return "", nil, errMalformed
+	}
+	end := 1 + int(reply[0])
+	return string(reply[1:end]), reply[end:], nil
 }
 
 // failedAt decides where the next attempt goes.
@@ -257,7 +275,7 @@ func (c *client) failedAt(to string, err error) {
 		}
 	}
 	c.mu.Unlock()
-	if !answered(err) || c.anotherMayDoBetter(c.ctx, err) {
+	if !answered(err) || anotherMayDoBetter(err) {
 		c.lost(to)
 	}
 }
@@ -335,7 +353,7 @@ func (c *client) checksum(ctx context.Context, index uint64) (sum Checksum, err 
 	if err != nil {
 		return sum, err
 	}
-	err = unmarshal(reply, &sum)
+	err = message.Unmarshal(reply, &sum)
 	return sum, err
 }
 
@@ -349,7 +367,7 @@ func (c *client) ask(ctx context.Context, method byte, request, reply any) error
 	if err != nil {
 		return err
 	}
-	return unmarshal(data, reply)
+	return message.Unmarshal(data, reply)
 }
 
 func (c *client) close() error {
@@ -360,12 +378,4 @@ func (c *client) close() error {
 	c.wg.Wait()
 	c.peers.close()
 	return nil
-}
-
-func parseClusterID(s string) (id wire.ClusterID, err error) {
-	n, err := hex.Decode(id[:], []byte(s))
-	if err == nil && n != len(id) {
-		err = fmt.Errorf("cluster id %q", s)
-	}
-	return id, err
 }

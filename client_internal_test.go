@@ -72,6 +72,11 @@ func newAttacked(t *testing.T) *attacked {
 	if err := a.nodes[0].DB().Put([]byte("mine"), []byte("v"), nil); err != nil {
 		t.Fatal(err)
 	}
+	for _, n := range a.nodes { // what it has read tells a node which cluster it is in
+		if err := n.ReadConsensus(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Cleanup(a.wantWorking)
 	return a
 }

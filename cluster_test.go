@@ -5,14 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/skiffdb/skiff"
+	"github.com/skiffdb/skiff/internal/disk"
 	"github.com/skiffdb/skiff/internal/memnet"
+	"github.com/skiffdb/skiff/internal/simdisk"
+	"github.com/syndtr/goleveldb/leveldb/opt"
 )
 
 // cluster is a few nodes in this process, on a network in memory that can be
@@ -22,6 +27,8 @@ type cluster struct {
 	net     *memnet.Network
 	dir     string // empty: in memory
 	options skiff.Options
+	// disks are what the nodes keep everything on; nil: in dir.
+	disks []*simdisk.Disk
 	// changeNode, if not nil, sets options of node i at its next start.
 	changeNode func(i int, o *skiff.Options)
 
@@ -33,15 +40,16 @@ type cluster struct {
 	nodes []*skiff.Node
 }
 
-// newCluster starts n nodes and waits until they are ready. change, if not nil,
-// sets options.
+// newCluster starts n nodes and waits until they are ready, and each of them has what
+// makes it a voter: before that two of three are no majority. change, if not nil, sets
+// options.
 func newCluster(t testing.TB, n int, change func(*skiff.Options)) *cluster {
 	t.Helper()
 	c := prepareCluster(t, n, change)
 	for i := range n {
 		c.start(i)
 	}
-	c.waitReady()
+	c.wantOneCluster()
 	return c
 }
 
@@ -58,6 +66,9 @@ func prepareCluster(t testing.TB, n int, change func(*skiff.Options)) *cluster {
 	}
 	if change != nil {
 		change(&c.options)
+	}
+	if c.options.StateOptions == nil {
+		c.options.StateOptions = &opt.Options{WriteBuffer: 1 << 20} // which a node allocates when it starts
 	}
 	for i := range n {
 		c.addrs = append(c.addrs, fmt.Sprintf("/ip4/10.0.0.%d/tcp/9490", i+1))
@@ -108,13 +119,21 @@ func (c *cluster) newNode(i int) *skiff.Node {
 func (c *cluster) start(i int) *skiff.Node {
 	c.t.Helper()
 	n := c.newNode(i)
-	if err := n.Start(testContext(c.t)); err != nil {
+	if err := n.Start(c.onDisk(i, testContext(c.t))); err != nil {
 		c.t.Fatalf("start node %d: %v", i, err)
 	}
 	c.mu.Lock()
 	c.nodes[i] = n
 	c.mu.Unlock()
 	return n
+}
+
+// onDisk gives node i its disk, if it has one.
+func (c *cluster) onDisk(i int, ctx context.Context) context.Context {
+	if c.disks == nil {
+		return ctx
+	}
+	return disk.With(ctx, c.disks[i])
 }
 
 // add starts a node that is no founder, with options set by join.
@@ -247,6 +266,32 @@ func (c *cluster) wantSameState() {
 				sum.Index, first.Address, first, sum.Address, sum)
 		}
 	}
+}
+
+// dialCluster returns a client that is no member. On the network it is the host
+// "client". It is closed with the test, if not before.
+func dialCluster(c *cluster) *skiff.DB {
+	c.t.Helper()
+	db, err := skiff.Dial(testContext(c.t), c.addrs, skiff.DialOptions{Transport: c.net.Host("client")})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// testSeed decides what is done at random. A failed run is repeated by SKIFF_TEST_SEED,
+// as far as the machine's own timing allows.
+func testSeed(t *testing.T) uint64 {
+	seed := rand.Uint64()
+	if s := os.Getenv("SKIFF_TEST_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("repeat with SKIFF_TEST_SEED=%d", seed)
+	return seed
 }
 
 // testContext bounds what should be done in a moment.

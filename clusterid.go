@@ -46,10 +46,8 @@ func (n *Node) setClusterID(id []byte) error {
 		return fmt.Errorf("%w: cluster id of %d bytes", ErrCorrupt, len(id))
 	}
 	copy(c[:], id)
-	if n.dir != nil {
-		if err := n.dir.SetClusterID(c.String()); err != nil {
-			return dirError(err)
-		}
+	if err := n.volume.SetClusterID(c.String()); err != nil {
+		return dirError(err)
 	}
 	n.clusterID.Store(&c)
 	return nil
@@ -59,8 +57,8 @@ func (n *Node) setClusterID(id []byte) error {
 // back to before it knew, and from the data directory.
 func (n *Node) loadClusterID() error {
 	id, err := n.fsm.store.Load().ClusterID()
-	if err == nil && id == nil && n.dir != nil {
-		id, err = hex.DecodeString(n.dir.Identity().ClusterID)
+	if err == nil && id == nil {
+		id, err = hex.DecodeString(n.volume.Identity().ClusterID)
 	}
 	if err != nil || len(id) == 0 {
 		return err

@@ -45,7 +45,7 @@ func (db *DB) GetVersioned(ctx context.Context, key []byte) (value []byte, versi
 		return nil, 0, err
 	}
 	value, version, err = db.backend.get(ctx, db.consistency, key, nil)
-	if errors.Is(err, leveldb.ErrNotFound) {
+	if err == leveldb.ErrNotFound {
 		return nil, 0, leveldb.ErrNotFound
 	}
 	return value, version, db.wrap("get", err)

@@ -16,6 +16,7 @@ import (
 	leveldb "github.com/syndtr/goleveldb/leveldb/storage"
 
 	"github.com/skiffdb/skiff/internal/memnet"
+	"github.com/skiffdb/skiff/internal/simdisk"
 	"github.com/skiffdb/skiff/internal/storage"
 )
 
@@ -90,7 +91,7 @@ func (n *crashNode) checkLog(t *testing.T, l *life, p promise, reach uint64) {
 type crashed struct {
 	life   *life
 	moment int
-	loss   diskLoss
+	loss   simdisk.Loss
 	left   *diskImage
 	r      *rand.Rand
 }
@@ -101,7 +102,7 @@ func (c *crashed) String() string {
 	if c.moment > 0 {
 		what = changes[c.moment-1].what
 	}
-	return fmt.Sprintf("in a crash after %d of %d changes, the last one: %s; %s", c.moment, len(changes), what, c.loss.name)
+	return fmt.Sprintf("in a crash after %d of %d changes, the last one: %s; %s", c.moment, len(changes), what, c.loss.Name)
 }
 
 // crashes calls fn with what a crash leaves at each of the chosen moments, with
@@ -112,7 +113,7 @@ func (l *life) crashes(r *rand.Rand, chosen []bool, fn func(*crashed) bool) {
 		if moment > 0 {
 			l.disk.changes[moment-1].do(now)
 		}
-		for _, loss := range diskLosses {
+		for _, loss := range simdisk.Losses {
 			if yes && !fn(&crashed{l, moment, loss, now.crash(r, loss), r}) {
 				return
 			}
@@ -141,7 +142,7 @@ type coverage struct {
 func (c *coverage) String() string {
 	return fmt.Sprintf("%d moments × %d losses = %d crashes, and %d in the life after one. A start found: nothing in the state %d, "+
 		"less than was promised %d, other states %d, a log that does not lead up to the state %d",
-		c.moments, len(diskLosses), c.crashes, c.again, c.empty, c.behind, c.others, c.settled)
+		c.moments, len(simdisk.Losses), c.crashes, c.again, c.empty, c.behind, c.others, c.settled)
 }
 
 // found notes what a start found.
@@ -377,13 +378,13 @@ func TestAStateThatHasFallenBehind(t *testing.T) {
 	repaired, refused := 0, 0
 	for range 60 {
 		now := 1 + r.IntN(len(l.disk.changes))
-		old := l.imageAt(now-r.IntN(min(now, 300))).crash(r, diskLosses[0])
-		left := l.imageAt(now).crash(r, diskLosses[0]).withStatesOf(old)
+		old := l.imageAt(now-r.IntN(min(now, 300))).crash(r, simdisk.Losses[0])
+		left := l.imageAt(now).crash(r, simdisk.Losses[0]).withStatesOf(old)
 		marker, applied := l.stateOn(t, old)
 		first := left.firstIndex()
 		if first <= marker+1 {
 			repaired++
-			(&crashed{l, now, diskLosses[0], left, r}).restart(t, &coverage{}, leadOn)
+			(&crashed{l, now, simdisk.Losses[0], left, r}).restart(t, &coverage{}, leadOn)
 			continue
 		}
 		refused++
@@ -423,7 +424,7 @@ func TestAFollowerWhoseStateHasFallenBehindStartsOver(t *testing.T) {
 	l := followerLife(t, onDisk, manyJournals())
 	leader := leaderAt(t, 160)
 	r := crashRand(t)
-	end := l.imageAt(len(l.disk.changes)).crash(r, diskLosses[0])
+	end := l.imageAt(len(l.disk.changes)).crash(r, simdisk.Losses[0])
 	for name, test := range map[string]struct {
 		spoil func(*testing.T) *diskImage
 		what  string
@@ -451,7 +452,7 @@ func TestAFollowerWhoseStateHasFallenBehindStartsOver(t *testing.T) {
 		}, "the state is at log index 140 of term 7, and the log does not have that entry"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			disk := newCrashDisk(test.spoil(t).crash(r, diskLosses[0]))
+			disk := newCrashDisk(test.spoil(t).crash(r, simdisk.Losses[0]))
 			_, err := openCrashNode(disk, disk, l.options)
 			wantCorrupt(t, err, test.what)
 
@@ -480,14 +481,20 @@ func TestANodeInMemoryLivesTheSame(t *testing.T) {
 	followerLife(t, inMemory, manyJournals())
 }
 
-// The disk in memory does as a directory does.
-func TestCrashDiskIsLikeADirectory(t *testing.T) {
+// The disks in memory do as a directory does.
+func TestDisksInMemoryAreLikeADirectory(t *testing.T) {
 	t.Parallel()
 	onDir, err := storage.NewDirRoot(t.TempDir())
 	noError(t, err)
-	got, want := useRoot(t, newCrashDisk(newDiskImage())), useRoot(t, onDir)
-	if !slices.Equal(got, want) {
-		t.Errorf("%s, as in a directory", difference(got, want))
+	want := useRoot(t, onDir)
+	volume, err := simdisk.New(1).Open(realNode, string(LogStoreBolt))
+	noError(t, err)
+	simulated, err := volume.State()
+	noError(t, err)
+	for name, root := range map[string]storage.Root{"crashDisk": newCrashDisk(newDiskImage()), "simdisk": simulated} {
+		if got := useRoot(t, root); !slices.Equal(got, want) {
+			t.Errorf("%s: %s, as in a directory", name, difference(got, want))
+		}
 	}
 }
 

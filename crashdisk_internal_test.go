@@ -2,7 +2,6 @@ package skiff
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 	leveldb "github.com/syndtr/goleveldb/leveldb/storage"
 
+	"github.com/skiffdb/skiff/internal/simdisk"
 	"github.com/skiffdb/skiff/internal/storage"
 )
 
@@ -23,10 +23,8 @@ import (
 // is in memory and remembers each change, in one order, so that one can see
 // afterwards what a crash at any moment would have left.
 //
-// It promises no more than POSIX does. Of a file, the bytes survive that were
-// synced, and of a directory the names as they were when it was synced; of what
-// came later any part may survive. Log, term and vote are synced at each change, as
-// bbolt and raft-wal do.
+// What a crash leaves is what simdisk.Loss says. Log, term and vote are synced at each
+// change, as bbolt and raft-wal do.
 //
 // It implements storage.Root, and does step by step what the one in a directory
 // does.
@@ -47,213 +45,73 @@ type diskChange struct {
 	do   func(*diskImage)
 }
 
+// fileNames are the names of goleveldb's files, each of an inode.
+type fileNames = simdisk.Directory[leveldb.FileDesc, int]
+
 // diskImage is what is on the disk, and what would be after a crash.
 type diskImage struct {
-	states directory[string] // directories, and the file CURRENT
-	dirs   map[int]*directory[leveldb.FileDesc]
-	files  map[int]*diskFile
+	states simdisk.Directory[string, int] // directories, and the file CURRENT
+	dirs   map[int]*fileNames
+	files  map[int]*simdisk.File
 	log    []*raft.Log // not changed in place
 	stable map[string]string
-}
-
-// directory is names, each of an inode.
-type directory[K comparable] struct {
-	now, synced map[K]int
-	pending     []nameChange[K] // since the last sync
-}
-
-// nameChange gives a name to an inode, or to none, 0.
-type nameChange[K comparable] struct {
-	name  K
-	inode int
-}
-
-// diskFile is the content of a file.
-type diskFile struct {
-	data   []byte // only appended to
-	synced []byte // what it was at the last sync
-	// truncated: synced is no longer what data begins with.
-	truncated bool
 }
 
 // metaName is the name of goleveldb's own CURRENT file. Its inode is one more than
 // the number of the manifest that the file names.
 var metaName leveldb.FileDesc
 
-func newDirectory[K comparable](names map[K]int) *directory[K] {
-	return &directory[K]{now: names, synced: maps.Clone(names)}
-}
-
-func (d *directory[K]) clone() *directory[K] {
-	return &directory[K]{now: maps.Clone(d.now), synced: maps.Clone(d.synced), pending: slices.Clone(d.pending)}
-}
-
-func (c nameChange[K]) apply(names map[K]int) {
-	if c.inode == 0 {
-		delete(names, c.name)
-	} else {
-		names[c.name] = c.inode
-	}
-}
-
-func (d *directory[K]) change(name K, inode int) {
-	c := nameChange[K]{name, inode}
-	c.apply(d.now)
-	d.pending = append(d.pending, c)
-}
-
-func (d *directory[K]) sync() { d.synced, d.pending = maps.Clone(d.now), nil }
-
-// after gives what a crash leaves that keeps some of the changes.
-func (d *directory[K]) after(keep func() bool) map[K]int {
-	names := maps.Clone(d.synced)
-	for _, c := range d.pending {
-		if keep() {
-			c.apply(names)
-		}
-	}
-	return names
-}
-
 func newDiskImage() *diskImage {
 	return &diskImage{
-		states: *newDirectory(map[string]int{}), dirs: map[int]*directory[leveldb.FileDesc]{},
-		files: map[int]*diskFile{}, stable: map[string]string{},
+		states: *simdisk.NewDirectory(map[string]int{}), dirs: map[int]*fileNames{},
+		files: map[int]*simdisk.File{}, stable: map[string]string{},
 	}
 }
 
 func (i *diskImage) clone() *diskImage {
 	c := &diskImage{
-		states: *i.states.clone(), dirs: map[int]*directory[leveldb.FileDesc]{},
-		files: map[int]*diskFile{}, log: slices.Clip(i.log), stable: maps.Clone(i.stable),
+		states: *i.states.Clone(), dirs: map[int]*fileNames{},
+		files: map[int]*simdisk.File{}, log: slices.Clip(i.log), stable: maps.Clone(i.stable),
 	}
 	for inode, dir := range i.dirs {
-		c.dirs[inode] = dir.clone()
+		c.dirs[inode] = dir.Clone()
 	}
 	for inode, f := range i.files {
-		c.files[inode] = &diskFile{slices.Clip(f.data), f.synced, f.truncated}
+		c.files[inode] = f.Clone()
 	}
 	return c
 }
 
 // current is the name of the current state, empty if there is none.
 func (i *diskImage) current() string {
-	f := i.files[i.states.now[storage.CurrentFile]]
+	f := i.files[i.states.Now[storage.CurrentFile]]
 	if f == nil {
 		return ""
 	}
-	return string(f.data)
-}
-
-// diskLoss is what a crash does to that which was not synced.
-type diskLoss struct {
-	name string
-	// file gives what is left of a file; newest says that it is the newest one of its
-	// kind.
-	file func(r *rand.Rand, f *diskFile, newest bool) []byte
-	// keepName tells whether a name that was made, changed or removed stays so.
-	keepName func(r *rand.Rand) bool
-}
-
-var diskLosses = []diskLoss{
-	// A process that is killed loses nothing.
-	{"nothing is lost", keepData, keepNames},
-	// The harshest power loss, and its halves.
-	{"all that was not synced is lost", loseData, loseNames},
-	{"data is lost", loseData, keepNames},
-	{"names are lost", keepData, loseNames},
-	// Files and directories are written back in any order, and so are the pages of
-	// one file, whose size is known at once.
-	{"only the newest files keep their data", keepNewestData, tossNames},
-	{"each file keeps a part", keepPart, tossNames},
-	{"pages are lost", losePages, tossNames},
-}
-
-func keepNames(*rand.Rand) bool   { return true }
-func loseNames(*rand.Rand) bool   { return false }
-func tossNames(r *rand.Rand) bool { return r.IntN(2) == 0 }
-
-func keepData(_ *rand.Rand, f *diskFile, _ bool) []byte { return f.data }
-func loseData(_ *rand.Rand, f *diskFile, _ bool) []byte { return f.synced }
-
-func keepNewestData(_ *rand.Rand, f *diskFile, newest bool) []byte {
-	if newest {
-		return f.data
-	}
-	return f.synced
-}
-
-// mustStay is how much of the data no crash takes away.
-func (f *diskFile) mustStay() int {
-	if f.truncated {
-		return 0
-	}
-	return len(f.synced)
-}
-
-func keepPart(r *rand.Rand, f *diskFile, _ bool) []byte {
-	if f.truncated && r.IntN(2) == 0 {
-		return f.synced
-	}
-	from := f.mustStay()
-	return f.data[:from+r.IntN(len(f.data)-from+1)]
-}
-
-func losePages(r *rand.Rand, f *diskFile, _ bool) []byte {
-	if f.truncated && r.IntN(2) == 0 {
-		return f.synced
-	}
-	const page = 4096
-	left := slices.Clone(f.data)
-	for at := f.mustStay(); at < len(left); {
-		end := min(at+page-at%page, len(left))
-		if r.IntN(4) == 0 {
-			clear(left[at:end])
-		}
-		at = end
-	}
-	return left
+	return string(f.Data)
 }
 
 // crash gives what is left after a crash in this moment.
-func (i *diskImage) crash(r *rand.Rand, l diskLoss) *diskImage {
-	keep := func() bool { return l.keepName(r) }
+func (i *diskImage) crash(r *rand.Rand, l simdisk.Loss) *diskImage {
+	keep := func() bool { return l.KeepName(r) }
 	left := newDiskImage()
 	left.log, left.stable = slices.Clip(i.log), maps.Clone(i.stable)
-	states := i.states.after(keep)
-	left.states = *newDirectory(states)
+	states := i.states.After(keep)
+	left.states = *simdisk.NewDirectory(states)
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		inode := states[name]
 		if f := i.files[inode]; f != nil {
-			left.files[inode] = &diskFile{data: f.data, synced: f.data} // written before it got its name
+			left.files[inode] = simdisk.NewFile(f.Data) // written before it got its name
 			continue
 		}
-		names := i.dirs[inode].after(keep)
-		left.dirs[inode] = newDirectory(names)
-		for _, fd := range sortedFiles(names) {
-			data := slices.Clip(l.file(r, i.files[names[fd]], isNewest(fd, names)))
-			left.files[names[fd]] = &diskFile{data: data, synced: data}
+		names := i.dirs[inode].After(keep)
+		left.dirs[inode] = simdisk.NewDirectory(names)
+		for _, fd := range simdisk.SortedFiles(names) {
+			data := l.File(r, i.files[names[fd]], simdisk.IsNewest(fd, names))
+			left.files[names[fd]] = simdisk.NewFile(data)
 		}
 	}
 	return left
-}
-
-// sortedFiles are the files of goleveldb in a directory, in a fixed order.
-func sortedFiles(names map[leveldb.FileDesc]int) []leveldb.FileDesc {
-	fds := slices.DeleteFunc(slices.Collect(maps.Keys(names)), func(fd leveldb.FileDesc) bool { return fd == metaName })
-	slices.SortFunc(fds, func(a, b leveldb.FileDesc) int {
-		return cmp.Or(cmp.Compare(a.Num, b.Num), cmp.Compare(a.Type, b.Type))
-	})
-	return fds
-}
-
-func isNewest(fd leveldb.FileDesc, names map[leveldb.FileDesc]int) bool {
-	for other := range names {
-		if other.Type == fd.Type && other.Num > fd.Num {
-			return false
-		}
-	}
-	return true
 }
 
 // newCrashDisk is a disk with what is on an image.
@@ -310,7 +168,7 @@ func (d *crashDisk) newInode() int {
 // List implements storage.Root.
 func (d *crashDisk) List() (states []string, err error) {
 	d.look(func(i *diskImage) {
-		for name := range i.states.now {
+		for name := range i.states.Now {
 			if storage.IsStateName(name) {
 				states = append(states, name)
 			}
@@ -336,15 +194,15 @@ func (d *crashDisk) SetCurrent(name string) error {
 	inode := d.newInode()
 	d.mu.Unlock()
 	d.turn("CURRENT is "+name, func(i *diskImage) {
-		i.files[inode] = &diskFile{data: []byte(name), synced: []byte(name)}
-		i.states.change(storage.CurrentFile, inode)
+		i.files[inode] = simdisk.NewFile([]byte(name))
+		i.states.Change(storage.CurrentFile, inode)
 	})
 	d.syncStates()
 	return nil
 }
 
 func (d *crashDisk) syncStates() {
-	d.turn("sync the names of states", func(i *diskImage) { i.states.sync() })
+	d.turn("sync the names of states", func(i *diskImage) { i.states.Sync() })
 }
 
 // Place implements storage.Root.
@@ -358,12 +216,12 @@ func (d *crashDisk) Open(name string) (storage.Files, error) {
 		return nil, fmt.Errorf("state %s is open already", name)
 	}
 	d.open[name] = true
-	inode := d.image.states.now[name]
+	inode := d.image.states.Now[name]
 	if inode == 0 {
 		inode = d.newInode()
 		d.record(diskChange{"make " + name, true, func(i *diskImage) {
-			i.dirs[inode] = newDirectory(map[leveldb.FileDesc]int{})
-			i.states.change(name, inode)
+			i.dirs[inode] = simdisk.NewDirectory(map[leveldb.FileDesc]int{})
+			i.states.Change(name, inode)
 		}})
 	}
 	return &diskFiles{d: d, name: name, inode: inode}, nil
@@ -374,18 +232,18 @@ func (d *crashDisk) Open(name string) (storage.Files, error) {
 func (d *crashDisk) Remove(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	inode := d.image.states.now[name]
+	inode := d.image.states.Now[name]
 	if inode == 0 {
 		return nil
 	}
 	turn := true
-	for fd := range maps.Clone(d.image.dirs[inode].now) {
+	for fd := range maps.Clone(d.image.dirs[inode].Now) {
 		d.record(diskChange{fmt.Sprintf("remove %s of %s", fd, name), turn, func(i *diskImage) {
-			i.dirs[inode].change(fd, 0)
+			i.dirs[inode].Change(fd, 0)
 		}})
 		turn = false
 	}
-	d.record(diskChange{"remove " + name, true, func(i *diskImage) { i.states.change(name, 0) }})
+	d.record(diskChange{"remove " + name, true, func(i *diskImage) { i.states.Change(name, 0) }})
 	return nil
 }
 
@@ -396,15 +254,15 @@ type diskFiles struct {
 	inode int
 }
 
-func (f *diskFiles) names(i *diskImage) *directory[leveldb.FileDesc] { return i.dirs[f.inode] }
+func (f *diskFiles) names(i *diskImage) *fileNames { return i.dirs[f.inode] }
 
-func (f *diskFiles) do(what string, change func(i *diskImage, names *directory[leveldb.FileDesc])) {
+func (f *diskFiles) do(what string, change func(i *diskImage, names *fileNames)) {
 	f.d.do(what+" of "+f.name, func(i *diskImage) { change(i, f.names(i)) })
 }
 
 // SyncNames implements storage.Files.
 func (f *diskFiles) SyncNames() error {
-	f.do("sync names", func(_ *diskImage, names *directory[leveldb.FileDesc]) { names.sync() })
+	f.do("sync names", func(_ *diskImage, names *fileNames) { names.Sync() })
 	return nil
 }
 
@@ -430,18 +288,18 @@ func (f *diskFiles) Close() error {
 
 // SetMeta renames a file that it has written and synced, and syncs its name.
 func (f *diskFiles) SetMeta(fd leveldb.FileDesc) error {
-	f.do("set "+fd.String(), func(_ *diskImage, names *directory[leveldb.FileDesc]) { names.change(metaName, int(fd.Num)+1) })
+	f.do("set "+fd.String(), func(_ *diskImage, names *fileNames) { names.Change(metaName, int(fd.Num)+1) })
 	return f.SyncNames()
 }
 
 func (f *diskFiles) GetMeta() (fd leveldb.FileDesc, err error) {
 	f.d.look(func(i *diskImage) {
-		meta := f.names(i).now[metaName]
+		meta := f.names(i).Now[metaName]
 		fd = leveldb.FileDesc{Type: leveldb.TypeManifest, Num: int64(meta) - 1}
 		switch {
 		case meta == 0:
 			fd, err = leveldb.FileDesc{}, os.ErrNotExist
-		case f.names(i).now[fd] == 0:
+		case f.names(i).Now[fd] == 0:
 			fd, err = leveldb.FileDesc{}, errors.New("the manifest is not there")
 		}
 	})
@@ -450,7 +308,7 @@ func (f *diskFiles) GetMeta() (fd leveldb.FileDesc, err error) {
 
 func (f *diskFiles) List(types leveldb.FileType) (fds []leveldb.FileDesc, err error) {
 	f.d.look(func(i *diskImage) {
-		for fd := range f.names(i).now {
+		for fd := range f.names(i).Now {
 			if fd.Type&types != 0 {
 				fds = append(fds, fd)
 			}
@@ -466,12 +324,12 @@ func (diskReader) Close() error { return nil }
 
 func (f *diskFiles) Open(fd leveldb.FileDesc) (r leveldb.Reader, err error) {
 	f.d.look(func(i *diskImage) {
-		inode := f.names(i).now[fd]
+		inode := f.names(i).Now[fd]
 		if inode == 0 {
 			err = os.ErrNotExist
 			return
 		}
-		r = diskReader{bytes.NewReader(slices.Clip(i.files[inode].data))}
+		r = diskReader{bytes.NewReader(slices.Clip(i.files[inode].Data))}
 	})
 	return r, err
 }
@@ -481,17 +339,16 @@ func (f *diskFiles) Create(fd leveldb.FileDesc) (leveldb.Writer, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	what := fmt.Sprintf("create %s of %s", fd, f.name)
-	inode := f.names(f.d.image).now[fd]
+	inode := f.names(f.d.image).Now[fd]
 	if inode != 0 {
 		f.d.record(diskChange{what, false, func(i *diskImage) {
-			file := i.files[inode]
-			file.data, file.truncated = nil, true
+			i.files[inode].Truncate()
 		}})
 	} else {
 		inode = f.d.newInode()
 		f.d.record(diskChange{what, false, func(i *diskImage) {
-			i.files[inode] = &diskFile{}
-			f.names(i).change(fd, inode)
+			i.files[inode] = &simdisk.File{}
+			f.names(i).Change(fd, inode)
 		}})
 	}
 	return &diskWriter{f: f, fd: fd, inode: inode}, nil
@@ -499,12 +356,12 @@ func (f *diskFiles) Create(fd leveldb.FileDesc) (leveldb.Writer, error) {
 
 func (f *diskFiles) Remove(fd leveldb.FileDesc) (err error) {
 	f.d.look(func(i *diskImage) {
-		if f.names(i).now[fd] == 0 {
+		if f.names(i).Now[fd] == 0 {
 			err = os.ErrNotExist
 		}
 	})
 	if err == nil {
-		f.do("remove "+fd.String(), func(_ *diskImage, names *directory[leveldb.FileDesc]) { names.change(fd, 0) })
+		f.do("remove "+fd.String(), func(_ *diskImage, names *fileNames) { names.Change(fd, 0) })
 	}
 	return err
 }
@@ -519,19 +376,19 @@ type diskWriter struct {
 	inode int
 }
 
-func (w *diskWriter) do(what string, change func(*diskFile)) {
+func (w *diskWriter) do(what string, change func(*simdisk.File)) {
 	w.f.d.do(what+" "+w.fd.String()+" of "+w.f.name, func(i *diskImage) { change(i.files[w.inode]) })
 }
 
 func (w *diskWriter) Write(b []byte) (int, error) {
 	data := slices.Clone(b)
-	w.do("write", func(f *diskFile) { f.data = append(f.data, data...) })
+	w.do("write", func(f *simdisk.File) { f.Data = append(f.Data, data...) })
 	return len(b), nil
 }
 
 // Sync is goleveldb's, which syncs the directory after a manifest.
 func (w *diskWriter) Sync() error {
-	w.do("sync", func(f *diskFile) { f.synced, f.truncated = slices.Clip(f.data), false })
+	w.do("sync", (*simdisk.File).Sync)
 	if w.fd.Type == leveldb.TypeManifest {
 		return w.f.SyncNames()
 	}

@@ -261,7 +261,7 @@ func openCrashNode(disk *crashDisk, root storage.Root, o *opt.Options) (*crashNo
 func (n *crashNode) start(t *testing.T, net *memnet.Network, c *raft.Config) {
 	t.Helper()
 	n.endpoint = newEndpoint(t, net, realNode, n.snapshots)
-	log := &guardedLog{raftLog: n.log, onFailure: n.fail}
+	log := &guardedLog{raftLog: n.log, onFailure: n.fail, onMuted: n.fail}
 	stable := &stableStore{StableStore: diskStable{n.disk}, onFailure: n.fail}
 	var err error
 	n.raft, err = newRaft(c, n.fsm, log, stable, n.snapshots, n.transport)

@@ -94,7 +94,7 @@ func (n *Node) viewAt(ctx context.Context, index uint64) (*storage.Snapshot, err
 			}
 		case <-time.After(n.options.RPCTimeout):
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, endOf(ctx)
 		}
 	}
 	return n.viewNow(ctx)
@@ -109,5 +109,5 @@ func (n *Node) viewNow(ctx context.Context) (view *storage.Snapshot, err error) 
 		view, err = s.Snapshot()
 		return err
 	})
-	return view, err
+	return view, n.readError(err)
 }

@@ -200,7 +200,7 @@ func TestCheckSeesFlippedBytes(t *testing.T) {
 		t.Run(string(store), func(t *testing.T) {
 			t.Parallel()
 			s := newSpecimen(t, store, false)
-			rnd := rand.New(rand.NewPCG(historySeed(t), 0))
+			rnd := rand.New(rand.NewPCG(testSeed(t), 0))
 			for kind, files := range s.files() {
 				seen := 0
 				for range flipsPerKind(t, 5) {
@@ -282,7 +282,7 @@ func TestNodesOnFlippedBytes(t *testing.T) {
 		t.Run(string(store), func(t *testing.T) {
 			t.Parallel()
 			s := newSpecimen(t, store, false)
-			seed := historySeed(t)
+			seed := testSeed(t)
 			for kind := range s.files() {
 				t.Run(kind, func(t *testing.T) {
 					t.Parallel()

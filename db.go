@@ -30,16 +30,16 @@ import (
 type DB struct {
 	backend     backend
 	handle      *handle
-	ctx         context.Context // nil: each call gets timeout
-	timeout     time.Duration
+	ctx         context.Context // nil: each call has a deadline of the handle's
 	consistency Consistency
 	limits      limits
 }
 
 // handle is what a DB and its views share.
 type handle struct {
-	closed   atomic.Bool
-	readOnly atomic.Bool
+	closed    atomic.Bool
+	readOnly  atomic.Bool
+	deadlines deadlines
 }
 
 // backend is what a DB stands on: a node in this process, or a connection to one.
@@ -67,7 +67,7 @@ type backend interface {
 type view interface {
 	get(ctx context.Context, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error)
 	has(ctx context.Context, key []byte, ro *opt.ReadOptions) (bool, error)
-	iterator(ctx func() (context.Context, context.CancelFunc), slice *util.Range, ro *opt.ReadOptions) versionedIterator
+	iterator(ctx func() context.Context, slice *util.Range, ro *opt.ReadOptions) versionedIterator
 	release()
 }
 
@@ -78,7 +78,7 @@ type versionedIterator interface {
 }
 
 func newDB(b backend, timeout time.Duration, l limits) *DB {
-	return &DB{backend: b, handle: &handle{}, timeout: timeout, limits: l}
+	return &DB{backend: b, handle: &handle{deadlines: deadlines{timeout: timeout}}, limits: l}
 }
 
 // WithContext returns a view of the database whose calls are bounded by ctx instead of
@@ -100,11 +100,11 @@ func (db *DB) WithConsistency(c Consistency) *DB {
 }
 
 // callContext bounds one call.
-func (db *DB) callContext() (context.Context, context.CancelFunc) {
+func (db *DB) callContext() context.Context {
 	if db.ctx != nil {
-		return db.ctx, func() {}
+		return db.ctx
 	}
-	return context.WithTimeout(context.Background(), db.timeout)
+	return db.handle.deadlines.context()
 }
 
 func (db *DB) ok() error {
@@ -163,8 +163,7 @@ func (db *DB) Get(key []byte, ro *opt.ReadOptions) (value []byte, err error) {
 	if err := db.ok(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	value, _, err = db.backend.get(ctx, db.consistency, key, ro)
 	return value, db.wrap("get", err)
 }
@@ -174,8 +173,7 @@ func (db *DB) Has(key []byte, ro *opt.ReadOptions) (ret bool, err error) {
 	if err := db.ok(); err != nil {
 		return false, err
 	}
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	ret, err = db.backend.has(ctx, db.consistency, key, ro)
 	return ret, db.wrap("has", err)
 }
@@ -224,8 +222,7 @@ func (c *opCollector) Delete(key []byte) {
 }
 
 func (db *DB) write(op string, w command.Write) error {
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	_, err := db.propose(ctx, op, newProposal(w))
 	return err
 }
@@ -261,8 +258,7 @@ func (db *DB) openView() (view, error) {
 	if err := db.ok(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	return db.backend.view(ctx, db.consistency)
 }
 
@@ -281,8 +277,7 @@ func (db *DB) GetProperty(name string) (value string, err error) {
 	if err := db.ok(); err != nil {
 		return "", err
 	}
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	value, err = db.backend.property(ctx, name)
 	return value, db.wrap("get property", err)
 }
@@ -292,8 +287,7 @@ func (db *DB) Stats(s *leveldb.DBStats) error {
 	if err := db.ok(); err != nil {
 		return err
 	}
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	return db.wrap("get statistics", db.backend.dbStats(ctx, s))
 }
 
@@ -303,8 +297,7 @@ func (db *DB) SizeOf(ranges []util.Range) (leveldb.Sizes, error) {
 	if err := db.ok(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	sizes, err := db.backend.sizeOf(ctx, ranges)
 	return sizes, db.wrap("size", err)
 }
@@ -315,8 +308,7 @@ func (db *DB) CompactRange(r util.Range) error {
 	if err := db.writable(); err != nil {
 		return err
 	}
-	ctx, cancel := db.callContext()
-	defer cancel()
+	ctx := db.callContext()
 	return db.wrap("compact", db.backend.compactRange(ctx, r))
 }
 
@@ -389,8 +381,7 @@ func (s *Snapshot) Get(key []byte, ro *opt.ReadOptions) (value []byte, err error
 	if err := s.ok(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.db.callContext()
-	defer cancel()
+	ctx := s.db.callContext()
 	value, _, err = s.view.get(ctx, key, ro)
 	return value, s.db.wrap("get from snapshot", err)
 }
@@ -400,8 +391,7 @@ func (s *Snapshot) Has(key []byte, ro *opt.ReadOptions) (ret bool, err error) {
 	if err := s.ok(); err != nil {
 		return false, err
 	}
-	ctx, cancel := s.db.callContext()
-	defer cancel()
+	ctx := s.db.callContext()
 	ret, err = s.view.has(ctx, key, ro)
 	return ret, s.db.wrap("has in snapshot", err)
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/command"
 )
 
 // A leader that was replaced sends no entries any more. raft goes on to bring a
@@ -40,5 +42,14 @@ func TestEntriesOfALaterTermAreRefused(t *testing.T) {
 		if (err == nil) != ok {
 			t.Errorf("an entry of term %d in term 3: %v", entry, err)
 		}
+	}
+}
+
+// What raft refuses because the node does not lead can be asked of who does.
+func TestWhoDoesNotLeadSaysSo(t *testing.T) {
+	c := newCalm(t, 3, nil)
+	_, err := c.nodes[1].propose(c.ctx, command.EncodeAdmit(c.nodes[1].address, []byte("another process.")))
+	if !errors.Is(err, ErrNotApplied) || !errors.Is(err, ErrNoLeader) {
+		t.Errorf("%v", err)
 	}
 }

@@ -17,7 +17,7 @@ type DialOptions struct {
 	Transport      Transport
 	RPCTimeout     time.Duration
 	RequestTimeout time.Duration
-	RetryWait      time.Duration
+	RetryWait      time.Duration // doubles up to 4 times itself only: a client is not told of a new leader
 	RetryCount     int
 
 	// Pin keeps the client at the addresses that it was given: it does not learn

@@ -3,7 +3,10 @@ package skiff_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
+
+	"github.com/syndtr/goleveldb/leveldb"
 
 	"github.com/skiffdb/skiff"
 )
@@ -47,5 +50,60 @@ func TestTheCauseOfAContextIsNotTheOutcome(t *testing.T) {
 			return db.Update(ctx, func(tx *skiff.Tx) error { return tx.Put(k, nil) })
 		}
 		check("during an update", skiff.ErrUnknownOutcome, lostAnswer(c, update, cause))
+	}
+}
+
+// Nor does what was said of another token say that a write was rejected.
+func TestTheCauseOfAContextIsOfAnotherToken(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, inMemory)
+	put := func(_ context.Context, db *skiff.DB) error { return db.Put([]byte("k"), nil, nil) }
+	token := wantToken(t, lostAnswer(c, put, nil))
+	repeat := func(ctx context.Context, db *skiff.DB) error {
+		_, err := db.WriteIf(ctx, nil, skiff.Once(token))
+		return err
+	}
+	for _, other := range []skiff.Token{"no token", skiff.Token(strings.Repeat("0a", 16) + "-1-1")} {
+		_, cause := c.node(0).DB().Resolve(testContext(t), other)
+		if err := lostAnswer(c, repeat, cause); wantToken(t, err) != token || errors.Is(err, skiff.ErrRejected) {
+			t.Errorf("because %v: %v", cause, err)
+		}
+	}
+}
+
+// Nor is it the answer to a read: that somebody else has not found something does not mean
+// that this key is not there.
+func TestTheCauseOfAContextIsNotAnAnswer(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, inMemory)
+	alone := c.follower()
+	client := dial(t, c, c.addrs[alone])
+	mustPut(t, client, "k", "v")
+	c.net.Partition(c.addrs)
+	ctx, end := context.WithCancelCause(testContext(t))
+	end(leveldb.ErrNotFound)
+	k := []byte("k")
+	reads := map[string]func(db *skiff.DB) error{
+		"get":           func(db *skiff.DB) error { _, err := db.WithContext(ctx).Get(k, nil); return err },
+		"has":           func(db *skiff.DB) error { _, err := db.WithContext(ctx).Has(k, nil); return err },
+		"get versioned": func(db *skiff.DB) error { _, _, err := db.GetVersioned(ctx, k); return err },
+		"iterate": func(db *skiff.DB) error {
+			it := db.WithContext(ctx).NewIterator(nil, nil)
+			defer it.Release()
+			it.Next()
+			return it.Error()
+		},
+		"view": func(db *skiff.DB) error {
+			return db.View(ctx, func(tx *skiff.Tx) error { _, err := tx.Get(k); return err })
+		},
+		"checksum": func(db *skiff.DB) error { _, err := db.Checksum(ctx); return err },
+	}
+	for where, db := range map[string]*skiff.DB{"a client": client, "a node": c.node(alone).DB()} {
+		for what, read := range reads {
+			err := read(db)
+			if e, ok := errors.AsType[*skiff.Error](err); !ok || errors.Is(err, leveldb.ErrNotFound) {
+				t.Errorf("%s: %s: %#v", where, what, e)
+			}
+		}
 	}
 }

@@ -12,6 +12,24 @@ import (
 // would come again if the write were repeated as it is. Only the second kind may have
 // taken effect.
 //
+// While nodes die, disks fill up and networks break, a caller sees a few errors and no
+// others, which errors.Is finds. A write's is of one of the three kinds, and one of these
+// says why; a read's is one of these alone:
+//
+//   - [ErrNoLeader], [ErrUnreachable], and context.DeadlineExceeded or whatever else has
+//     ended the context: nobody who could help was found in time. Try again, or give it
+//     more time.
+//   - [ErrNotRunning], [ErrFailed], [ErrRemoved], [ErrReplaced], [ErrNotMember]: this node
+//     does not help any more, or not yet. Use another one, as what [Dial] returns does by
+//     itself when its node has stopped.
+//   - [ErrReadFailed], [ErrCorrupt], of a read or of what a transaction has read: this node's
+//     disk is bad, at this place at least. Use another node.
+//   - [ErrViewLost]: the node that held a snapshot, an iterator or a transaction for a
+//     client has gone. Open a new one; [DB.Update] and [DB.View] do.
+//   - [ErrConflict], of a write only: read again what it was based on, and decide anew.
+//   - [ErrSessionExpired], of a write of unknown outcome or a question for it: it will not be
+//     known. Look whether what was to be written is there.
+//
 // Errors of goleveldb (leveldb.ErrNotFound, ErrClosed, ErrReadOnly,
 // ErrSnapshotReleased, ErrIterReleased, …) are returned as they are, so that
 // code written for goleveldb can go on comparing them with ==; a write with one of
@@ -52,7 +70,8 @@ var (
 	// time.
 	ErrNoLeader = errors.New("no leader")
 
-	// ErrUnreachable says that no connection to a node could be made.
+	// ErrUnreachable says that no connection to a node could be made, or that it was lost
+	// before the answer came.
 	ErrUnreachable = errors.New("unreachable")
 
 	// ErrNotRunning says that the node has not been started, or has been stopped.
@@ -60,8 +79,26 @@ var (
 
 	// ErrFailed says that the node has stopped itself because it could not go on
 	// without risking its data: a disk that refuses writes, or a log entry that
-	// it cannot understand. The wrapped error is the cause.
+	// it cannot understand. The wrapped error is the cause; errors.Is finds syscall.ENOSPC
+	// and its like.
+	//
+	// A node stops at the first write to its log, its vote or its state that fails, one
+	// of goleveldb's in the background included, and when it cannot read its log; it tries
+	// no write after that, since a disk that takes one again does not say that it has
+	// what came before. The others go on, under another leader if it led. A new [Node]
+	// with the same directory comes back when the disk works; until then it does not
+	// start, says why, and changes nothing that counts. What does not stop a node are a
+	// read of a caller's that fails ([ErrReadFailed]), and a state sent by the leader that
+	// does not fit: it is sent again.
+	//
+	// A disk that does not answer is waited for, also by [Node.Stop]. A leader whose log
+	// has waited for four times [Options.HeartbeatTimeout], and twice as long as ever
+	// before, leaves it to others to lead, and a [Warning] says so.
 	ErrFailed = errors.New("node has failed")
+
+	// ErrReadFailed says that a node's disk did not give what was to be read; the wrapped
+	// error is the cause. Another node has it. What it gave that is wrong is [ErrCorrupt].
+	ErrReadFailed = errors.New("reading the disk failed")
 
 	// ErrViewLost says that the node that held a remote snapshot, iterator or
 	// transaction is gone, and the view with it. Open a new one.

@@ -3,6 +3,9 @@ package skiff
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
 	"testing"
 	"time"
 
@@ -10,6 +13,8 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/iterator"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"github.com/skiffdb/skiff/internal/storage"
 )
 
 // unreadable is a backend whose reads fail. It takes every write.
@@ -39,7 +44,7 @@ func (v unreadableView) has(context.Context, []byte, *opt.ReadOptions) (bool, er
 	return false, v.err
 }
 
-func (v unreadableView) iterator(func() (context.Context, context.CancelFunc), *util.Range, *opt.ReadOptions) versionedIterator {
+func (v unreadableView) iterator(func() context.Context, *util.Range, *opt.ReadOptions) versionedIterator {
 	return unreadableIterator{iterator.NewEmptyIterator(v.err)}
 }
 func (v unreadableView) release() {}
@@ -90,5 +95,35 @@ func TestAFailedReadIsNotTheEndOfARange(t *testing.T) {
 		if !errors.Is(err, ErrNotApplied) || !errors.Is(err, test.fails) || b.written != 0 {
 			t.Errorf("%s: %v, %d writes", name, err, b.written)
 		}
+	}
+}
+
+// What a disk does not give is an error of a kind of its own, which leads a client to
+// another node.
+func TestAFailedReadHasItsKind(t *testing.T) {
+	failed := &fs.PathError{Op: "read", Path: "000001.ldb", Err: syscall.EIO}
+	kinds := []error{ErrReadFailed, ErrCorrupt, ErrNotRunning, leveldb.ErrNotFound, context.Canceled}
+	for _, test := range []struct{ err, kind error }{
+		{failed, ErrReadFailed},
+		{fmt.Errorf("%w: %w", storage.ErrCorrupt, failed), ErrCorrupt},
+		{leveldb.ErrClosed, ErrNotRunning},
+		{leveldb.ErrNotFound, leveldb.ErrNotFound},
+		{context.Canceled, context.Canceled},
+	} {
+		err := (*Node)(nil).readError(test.err)
+		for _, kind := range kinds {
+			if errors.Is(err, kind) != (kind == test.kind) {
+				t.Errorf("%v becomes %v; is it %v: %t", test.err, err, kind, kind != test.kind)
+			}
+		}
+		if got, want := anotherMayDoBetter(encodeError(err)), test.kind == ErrReadFailed || test.kind == ErrNotRunning; got != want {
+			t.Errorf("after %v, does a client ask another node: %t", err, got)
+		}
+	}
+	if err := (*Node)(nil).readError(failed); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%v lacks its cause", err)
+	}
+	if err := (*Node)(nil).readError(nil); err != nil {
+		t.Error(err)
 	}
 }

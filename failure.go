@@ -6,8 +6,9 @@ import (
 	"log/slog"
 )
 
-// fail stops raft for good, because going on would risk data. The node stays in
-// place to say why, until it is stopped.
+// fail stops raft for good, because going on would risk data: see ErrFailed. From then on
+// the node sends nothing as a leader (mayLead), so that others can be elected even while
+// raft waits for something. The node stays in place to say why, until it is stopped.
 func (n *Node) fail(err error) {
 	n.failOnce.Do(func() {
 		n.failure.Store(&err)
@@ -19,7 +20,8 @@ func (n *Node) fail(err error) {
 	})
 }
 
-// failMuted is fail for the case that raft's main goroutine ends by it.
+// failMuted is fail for the case that a goroutine of raft's ends by it, its main one
+// perhaps.
 func (n *Node) failMuted(err error) {
 	n.fail(err)
 	n.muteOnce.Do(func() { close(n.muted) })

@@ -34,6 +34,7 @@ func TestAReplacedProcessIsKeptOut(t *testing.T) {
 		c.until("it is refused", func() bool { return errors.Is(ask(way[0], way[1]), ErrRefused) })
 	}
 	id, addr := raft.ServerID(old.address), raft.ServerAddress(old.address)
+	other.transport.handedOver.Store(leader.raft.CurrentTerm())
 	err = other.transport.RequestVote(id, addr, &raft.RequestVoteRequest{
 		RPCHeader: c.header(1), Term: leader.raft.CurrentTerm() + 1, LeadershipTransfer: true,
 		LastLogIndex: other.raft.LastIndex(), LastLogTerm: leader.raft.CurrentTerm(),
@@ -186,7 +187,7 @@ func TestAVoteThatComesTooLate(t *testing.T) {
 	for name, ask := range map[string]func() error{
 		"vote": func() error {
 			return from.transport.RequestVote(raft.ServerID(to.address), raft.ServerAddress(to.address),
-				&raft.RequestVoteRequest{RPCHeader: c.header(1), Term: 1}, &raft.RequestVoteResponse{})
+				&raft.RequestVoteRequest{RPCHeader: c.header(1), Term: 1, LeadershipTransfer: true}, &raft.RequestVoteResponse{})
 		},
 		"pre-vote": func() error {
 			return from.transport.RequestPreVote(raft.ServerID(to.address), raft.ServerAddress(to.address),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
 
 	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/storage"
@@ -22,7 +23,7 @@ const maxStateBatch = 4 << 20
 // results out. What it decides depends on nothing but the entry and the state.
 //
 // raft calls ApplyBatch, Snapshot and Restore from one goroutine, which owns
-// sessions. All else may be used concurrently.
+// sessions and latest. All else may be used concurrently.
 type fsm struct {
 	snapshots *snapshotStore
 	applied   watermark // index of the last entry in the state
@@ -36,6 +37,7 @@ type fsm struct {
 
 	store    atomic.Pointer[storage.Store]
 	sessions map[uint64]*command.Session
+	latest   *application // nil before the first
 
 	failOnce sync.Once
 	failed   atomic.Pointer[error]
@@ -70,6 +72,7 @@ func (f *fsm) use(store *storage.Store) error {
 	}
 	f.sessions = sessions
 	f.store.Store(store)
+	store.OnFailure(func(err error) { f.writeFailed(store, err) })
 	f.applied.advance(applied.Index)
 	f.roster.told()
 	return nil
@@ -80,12 +83,25 @@ func (f *fsm) use(store *storage.Store) error {
 func (f *fsm) read(fn func(*storage.Store) error) error {
 	for {
 		store := f.store.Load()
-		err := fn(store)
-		if errors.Is(err, leveldb.ErrClosed) && f.store.Load() != store {
-			continue
+		if err := fn(store); !f.leftBy(store, err) {
+			return err
 		}
-		return err
 	}
+}
+
+// get reads one key as read does.
+func (f *fsm) get(key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error) {
+	for {
+		store := f.store.Load()
+		if value, version, err = store.Get(key, ro); !f.leftBy(store, err) {
+			return value, version, err
+		}
+	}
+}
+
+// leftBy tells whether an error is from a store that is not the state any more.
+func (f *fsm) leftBy(store *storage.Store, err error) bool {
+	return err != nil && errors.Is(err, leveldb.ErrClosed) && f.store.Load() != store
 }
 
 // Apply implements raft.FSM; raft uses ApplyBatch instead.
@@ -111,13 +127,13 @@ func (f *fsm) apply(logs []*raft.Log, responses []any) error {
 	if f.failed.Load() != nil {
 		return nil
 	}
-	a := newApplication(f)
+	a := f.begin()
 	for i, l := range logs {
 		if f.cuts.due(l.Index) {
 			if err := a.commit(l.Index); err != nil {
 				return fmt.Errorf("write state: %w", err)
 			}
-			a = newApplication(f)
+			a = f.begin()
 		}
 		result, err := a.entry(l)
 		if err != nil {
@@ -130,7 +146,7 @@ func (f *fsm) apply(logs []*raft.Log, responses []any) error {
 		if err := a.commit(l.Index + 1); err != nil {
 			return fmt.Errorf("write state: %w", err)
 		}
-		a = newApplication(f)
+		a = f.begin()
 	}
 	return nil
 }
@@ -143,6 +159,14 @@ func (f *fsm) fail(err error) {
 		f.failed.Store(&err)
 		f.onFailure(err)
 	})
+}
+
+// writeFailed stops the machine when its state cannot be written. goleveldb writes in the
+// background too, and tries again and again while who applies entries waits for it.
+func (f *fsm) writeFailed(store *storage.Store, err error) {
+	if f.store.Load() == store {
+		f.fail(fmt.Errorf("write state: %w", err))
+	}
 }
 
 // Snapshot implements raft.FSM.

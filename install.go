@@ -2,6 +2,7 @@ package skiff
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/time/rate"
 
+	"github.com/skiffdb/skiff/internal/message"
 	"github.com/skiffdb/skiff/internal/storage"
 )
 
@@ -116,7 +118,7 @@ func (s *snapshotStore) receive(from string, conn io.ReadWriteCloser) error {
 	var head installHead
 	encoded, err := readSized(r, maxInstallHead)
 	if err == nil {
-		err = unmarshal(encoded, &head)
+		err = message.Unmarshal(encoded, &head)
 	}
 	if err != nil {
 		return fmt.Errorf("receive state: %w", err)
@@ -280,12 +282,14 @@ func readSized(r io.Reader, limit uint32) ([]byte, error) {
 	if n > limit {
 		return nil, fmt.Errorf("announced %d bytes where at most %d are allowed", n, limit)
 	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(r, b); err != nil {
+	var b bytes.Buffer // which grows as bytes arrive
+	if _, err := io.CopyN(&b, r, int64(n)); errors.Is(err, io.EOF) {
+		return nil, io.ErrUnexpectedEOF
+	} else if err != nil {
 		return nil, err
 	}
-	if crc32.Checksum(b, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
+	if crc32.Checksum(b.Bytes(), castagnoli) != binary.BigEndian.Uint32(head[4:]) {
 		return nil, errors.New("checksum of an announcement does not match")
 	}
-	return b, nil
+	return b.Bytes(), nil
 }

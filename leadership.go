@@ -63,6 +63,37 @@ func (n *Node) Leader() string {
 	return n.leader()
 }
 
+// termOfRaft is for what may be called before raft has started.
+func (n *Node) termOfRaft() uint64 {
+	if r := n.raftRef.Load(); r != nil {
+		return r.CurrentTerm()
+	}
+	return 0
+}
+
+// leaderOfRaft is for what may be called before raft has started.
+func (n *Node) leaderOfRaft() (leader raft.ServerAddress) {
+	if r := n.raftRef.Load(); r != nil {
+		leader, _ = r.LeaderWithID()
+	}
+	return leader
+}
+
+// voterOfRaft too. It is "" while the node does not know which cluster it is in: until then
+// nobody but a founder that it has been told of may have its vote.
+func (n *Node) voterOfRaft() raft.ServerID {
+	r := n.raftRef.Load()
+	if r == nil || n.knownClusterID().IsZero() && n.unconfirmedID().IsZero() {
+		return ""
+	}
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			return s.ID
+		}
+	}
+	return ""
+}
+
 func (n *Node) leader() string {
 	_, id := n.raft.LeaderWithID()
 	return string(id)
@@ -144,18 +175,26 @@ func (n *Node) leaderTerm() (uint64, error) {
 	return term, nil
 }
 
-// mayLead returns an error for what a leader of an earlier term would send. raft goes
-// on for a moment to bring a removed member, or one that did not answer, up to where it
-// was told to: with entries from its log, and from what another leader has put there
-// meanwhile. Of two such logs, piece by piece, a follower could make a third one.
+// mayLead returns an error for what a leader would send that has failed or whose disk
+// hangs: its heartbeats would keep others from being elected, and raft itself sends them
+// though it cannot read its log. After its lease it steps down and answers who waits.
+//
+// Nor may it send what one that has stepped down would, or one of an earlier term. raft
+// goes on for a moment to bring a removed member, or one that did not answer, up to where
+// it was told to: with entries from its log, and from what another leader has put there
+// meanwhile. Of two such logs, piece by piece, a follower could make a third one. And
+// while it is busy with that it sends heartbeats.
 //
 // The term is looked at after the entries have been read: then nobody else has written
 // to the log of this term's leader.
 func (n *Node) mayLead(term uint64) error {
-	if r := n.raftRef.Load(); r == nil || r.CurrentTerm() != term {
+	if r := n.raftRef.Load(); r == nil || r.State() != raft.Leader || r.CurrentTerm() != term {
 		return fmt.Errorf("%w: the term was %d", errDeposed, term)
 	}
-	return nil
+	if failure := n.failure.Load(); failure != nil {
+		return kindOf(*failure)
+	}
+	return n.stalled()
 }
 
 var errDeposed = errors.New("this node does not lead any more")
@@ -170,6 +209,25 @@ func (n *Node) send(ctx context.Context, cmd []byte) (command.Result, error) {
 		return n.apply(ctx, cmd)
 	default:
 		return n.forward(ctx, epoch, leader, cmd)
+	}
+}
+
+// sendWhenLed is send for a client, which hears of a new leader only by asking again. It
+// waits a moment for one here; not for long, because the client should hear what is the
+// matter, and may have another node to go to.
+func (n *Node) sendWhenLed(ctx context.Context, cmd []byte) (command.Result, error) {
+	waiting, cancel := context.WithTimeout(ctx, 5*n.options.RetryWait)
+	defer cancel()
+	for try := 0; ; try++ {
+		changed := n.leaderChanged()
+		res, err := n.send(ctx, cmd)
+		if !errors.Is(err, ErrNotApplied) || !errors.Is(err, ErrNoLeader) && !errors.Is(err, ErrUnreachable) {
+			return res, err
+		}
+		// Nobody tells when a leader that was just elected has become ready.
+		if n.retryPolicy().pause(waiting, min(try, 2), changed) != nil {
+			return res, err
+		}
 	}
 }
 
@@ -193,8 +251,8 @@ func (n *Node) propose(ctx context.Context, cmd []byte) (command.Result, error) 
 		return nil
 	})
 	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return command.Result{}, because(ErrNotApplied, err)
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return command.Result{}, because(ErrNotApplied, lostLeadership(err))
 	case err != nil:
 		return command.Result{}, err
 	}
@@ -212,15 +270,27 @@ func (n *Node) propose(ctx context.Context, cmd []byte) (command.Result, error) 
 // slow answer is no reason to send more: the attempt ends when the connection is
 // lost, or this node hears of another leader.
 func (n *Node) forward(ctx, epoch context.Context, leader string, cmd []byte) (command.Result, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := during(ctx, epoch)
 	defer cancel()
-	defer context.AfterFunc(epoch, cancel)()
 	reply, err := n.peers.call(ctx, leader, methodPropose, cmd)
 	if err != nil {
+		if answered(err) {
+			return command.Result{}, stoppedThere(ErrNoLeader, leader, decodeError(err))
+		}
 		return command.Result{}, sendError(err)
 	}
 	return command.DecodeResult(reply)
 }
+
+// during returns a context that ends with the caller's, and when its epoch, that of a
+// leader, does.
+func during(ctx, epoch context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(epoch, func() { cancel(errLeaderChanged) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+var errLeaderChanged = fmt.Errorf("%w: it has changed", ErrNoLeader)
 
 // handOver gives leadership to another node, if this one leads.
 func (n *Node) handOver(ctx context.Context) {
@@ -257,14 +327,14 @@ func (n *Node) transferTo(ctx context.Context, to, from string) error {
 		case leader == n.address:
 			return fmt.Errorf("%w: %s was elected again", ErrNoLeader, leader)
 		case to != "" && leader != to:
-			return fmt.Errorf("%s was elected instead of %s", leader, to)
+			return fmt.Errorf("%w: %s was elected instead of %s", ErrRefused, leader, to)
 		default:
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return endOf(ctx)
 		}
 	}
 }
@@ -276,8 +346,7 @@ func (n *Node) transferTo(ctx context.Context, to, from string) error {
 func (n *Node) transfer(ctx context.Context, others []raft.Server, to string) (err error) {
 	candidates := n.transport.acks.freshest(others)
 	candidates = slices.DeleteFunc(candidates, func(s raft.Server) bool {
-		away, _ := n.transport.presence.away(s.ID)
-		return away || to != "" && string(s.ID) != to
+		return n.transport.isAway(s.ID) || to != "" && string(s.ID) != to
 	})
 	if len(candidates) == 0 {
 		return fmt.Errorf("%w: no voter to hand over to answers", ErrUnreachable)

@@ -10,23 +10,6 @@ import (
 	"github.com/skiffdb/skiff"
 )
 
-// Clients on all nodes, and two that are no members, put, get and delete a
-// handful of keys, and count with transactions, while leaders are lost. Every
-// operation is recorded, and what they saw must be explainable by one order of
-// operations, for each key: acknowledged writes included, whoever led meanwhile.
-func TestLinearizableWhileLeadersAreKilled(t *testing.T) {
-	t.Parallel()
-	runHistory(t, 5, loseLeader)
-}
-
-// The same with a network that breaks in all the ways that leave a majority
-// connected. Clients on the wrong side wait, and learn after the network has
-// healed what became of their operations.
-func TestLinearizableOnABrokenNetwork(t *testing.T) {
-	t.Parallel()
-	runHistory(t, 2*len(cuts), brokenNetwork())
-}
-
 // The answer to a write is lost, somebody overwrites it, and then the write is
 // repeated: it has taken effect, and must not do so again, nor be taken for one
 // that lost a race.

@@ -3,6 +3,8 @@ package skiff
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -24,13 +26,21 @@ func (l *local) read(ctx context.Context, c Consistency, fn func(*storage.Store)
 	if err := l.n.readBarrier(ctx, c); err != nil {
 		return err
 	}
-	return l.n.notRunning(l.n.fsm.read(fn))
+	return l.n.readError(l.n.fsm.read(fn))
 }
 
-// notRunning says that it is the node that has closed, not the caller's handle.
-func (n *Node) notRunning(err error) error {
-	if errors.Is(err, leveldb.ErrClosed) {
+// readError gives an error of the state the kind that callers check: that it is the node
+// that has closed, not the caller's handle, or that it is the disk.
+func (n *Node) readError(err error) error {
+	if err == nil || err == leveldb.ErrNotFound {
+		return err
+	}
+	var file *fs.PathError
+	switch {
+	case errors.Is(err, leveldb.ErrClosed):
 		return ErrNotRunning
+	case errors.As(err, &file) && !errors.Is(err, storage.ErrCorrupt):
+		return fmt.Errorf("%w: %w", ErrReadFailed, err)
 	}
 	return stateError(err)
 }
@@ -43,11 +53,15 @@ func (l *local) countedRead(ctx context.Context, c Consistency, fn func(*storage
 	return err
 }
 
+// get does what countedRead does, without memory for a function: there are as many gets
+// as of all else together.
 func (l *local) get(ctx context.Context, c Consistency, key []byte, ro *opt.ReadOptions) (value []byte, version uint64, err error) {
-	err = l.countedRead(ctx, c, func(s *storage.Store) (err error) {
-		value, version, err = s.Get(key, ro)
-		return err
-	})
+	begun := time.Now()
+	if err = l.n.readBarrier(ctx, c); err == nil {
+		value, version, err = l.n.fsm.get(key, ro)
+		err = l.n.readError(err)
+	}
+	l.n.counters.read(begun, c, err)
 	return value, version, err
 }
 
@@ -137,15 +151,15 @@ type localView struct {
 
 func (v localView) get(_ context.Context, key []byte, ro *opt.ReadOptions) ([]byte, uint64, error) {
 	value, version, err := v.snap.Get(key, ro)
-	return value, version, v.n.notRunning(err)
+	return value, version, v.n.readError(err)
 }
 
 func (v localView) has(_ context.Context, key []byte, ro *opt.ReadOptions) (bool, error) {
 	ret, err := v.snap.Has(key, ro)
-	return ret, v.n.notRunning(err)
+	return ret, v.n.readError(err)
 }
 
-func (v localView) iterator(_ func() (context.Context, context.CancelFunc), slice *util.Range, ro *opt.ReadOptions) versionedIterator {
+func (v localView) iterator(_ func() context.Context, slice *util.Range, ro *opt.ReadOptions) versionedIterator {
 	return localIterator{v.snap.NewIterator(slice, ro), v.n}
 }
 
@@ -156,7 +170,7 @@ type localIterator struct {
 }
 
 func (it localIterator) Error() error {
-	return wrapError("iterate", it.n.address, it.n.notRunning(it.Iterator.Error()))
+	return wrapError("iterate", it.n.address, it.n.readError(it.Iterator.Error()))
 }
 
 func (v localView) release() { v.snap.Release() }

@@ -3,8 +3,11 @@ package skiff
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 )
@@ -43,8 +46,30 @@ func inFile(file string, err error) error {
 	if err == nil || err == raft.ErrLogNotFound {
 		return err
 	}
-	return fmt.Errorf("%s: %w", file, err)
+	return fmt.Errorf("%s: %w", file, withErrno(err))
 }
+
+// withErrno gives an error the one of the system again that a library has made text of:
+// bbolt does so where its file has to grow.
+func withErrno(err error) error {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return err
+	}
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if strings.HasSuffix(err.Error(), errno.Error()) {
+			return textError{err, errno}
+		}
+	}
+	return err
+}
+
+// textError is an error that has the text of another one, and now also that.
+type textError struct {
+	error
+	errno syscall.Errno
+}
+
+func (e textError) Unwrap() []error { return []error{e.error, e.errno} }
 
 // GetLog implements raft.LogStore.
 func (c checkedLog) GetLog(index uint64, l *raft.Log) error {

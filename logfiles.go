@@ -1,6 +1,7 @@
 package skiff
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -67,19 +69,24 @@ func openError(path string, err error) error {
 // undecodable tells an error over what stands in a file from one of the file
 // system, or of the use made of a store. The libraries have no common type for it.
 func undecodable(err error) bool {
-	var path *fs.PathError
-	var errno syscall.Errno
 	switch {
 	case err == nil, errors.Is(err, ErrCorrupt), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
 	case errors.Is(err, fs.ErrNotExist):
 		return true
-	case errors.As(err, &path), errors.As(err, &errno):
+	case ofSystem(err):
 		return false
 	case errors.Is(err, raft.ErrLogNotFound), errors.Is(err, raftwal.ErrClosed), errors.Is(err, bbolterrors.ErrDatabaseNotOpen):
 		return false
 	}
 	return true
+}
+
+// ofSystem tells whether an error comes from the system: a disk that is full, say.
+func ofSystem(err error) bool {
+	var path *fs.PathError
+	var errno syscall.Errno
+	return errors.As(err, &path) || errors.As(err, &errno)
 }
 
 func openBolt(ctx context.Context, path string, readOnly bool) (raft.LogStore, func() error, error) {
@@ -197,14 +204,18 @@ func verifyStable(ctx context.Context, path string) error {
 // ever.
 func openWAL(_ context.Context, path string, readOnly bool) (raft.LogStore, func() error, error) {
 	meta := &walfile.Meta{ReadOnly: readOnly}
-	log, err := raftwal.Open(path, raftwal.WithMetaStore(meta), raftwal.WithSegmentFiler(walfile.NewFiler(path, readOnly)), raftwal.WithLogger(hclog.NewNullLogger()))
+	told := &walErrors{Logger: hclog.NewNullLogger()}
+	log, err := raftwal.Open(path, raftwal.WithMetaStore(meta), raftwal.WithSegmentFiler(walfile.NewFiler(path, readOnly)), raftwal.WithLogger(told))
 	if err != nil {
 		return nil, nil, errors.Join(err, meta.Close())
 	}
-	w := walLog{log, meta}
+	w := &walLog{WAL: log, meta: meta, told: told}
 	last, err := log.LastIndex()
 	if err == nil {
 		err = meta.VerifyEnd(last)
+	}
+	if err == nil {
+		err = meta.Settle(last)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, log.Close(), meta.Close())
@@ -215,14 +226,58 @@ func openWAL(_ context.Context, path string, readOnly bool) (raft.LogStore, func
 type walLog struct {
 	*raftwal.WAL
 	meta *walfile.Meta
+	told *walErrors
+	// failed: a write has, and perhaps left something that can be read and is not on the
+	// disk.
+	failed atomic.Bool
+}
+
+// GetLog implements raft.LogStore. raft-wal itself goes on giving out entries that were
+// removed from the segment that it is writing.
+func (w *walLog) GetLog(index uint64, l *raft.Log) error {
+	if first, err := w.FirstIndex(); err != nil || index < first {
+		return cmp.Or(err, raft.ErrLogNotFound)
+	}
+	return w.WAL.GetLog(index, l)
+}
+
+// StoreLog implements raft.LogStore.
+func (w *walLog) StoreLog(l *raft.Log) error { return w.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore. Where it cannot be written since the next segment
+// could not be made, it says why.
+func (w *walLog) StoreLogs(logs []*raft.Log) error {
+	err := w.WAL.StoreLogs(logs)
+	if err != nil {
+		w.failed.Store(true)
+	}
+	if cause := w.told.latest.Load(); errors.Is(err, raftwal.ErrSealed) && cause != nil {
+		return fmt.Errorf("%w: the next one cannot be made: %w", err, *cause)
+	}
+	return err
+}
+
+// walErrors is raft-wal's logger, which alone is told of errors in the background.
+type walErrors struct {
+	hclog.Logger
+	latest atomic.Pointer[error]
+}
+
+// Error implements hclog.Logger.
+func (w *walErrors) Error(_ string, args ...any) {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok {
+			w.latest.Store(&err)
+		}
+	}
 }
 
 // close notes the last index, so that the next one to open the log knows what it
-// has to have.
-func (w walLog) close() error {
+// has to have; unless a write has failed.
+func (w *walLog) close() error {
 	last, err := w.LastIndex()
 	err = errors.Join(err, w.Close())
-	if err == nil {
+	if err == nil && !w.failed.Load() {
 		err = w.meta.SetClosed(last)
 	}
 	return errors.Join(err, w.meta.Close())

@@ -2,8 +2,11 @@ package skiff
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -47,7 +50,7 @@ func TestDamagedTermAndVote(t *testing.T) {
 			noError(t, err)
 			noError(t, db.Update(func(tx *bbolt.Tx) error { return damage(tx.Bucket([]byte(bucketConf))) }))
 			noError(t, db.Close())
-			_, err = openRaftStores(dir, LogStoreBolt, keepOne, nil)
+			_, err = openRaftStores(filesIn(dir, LogStoreBolt), keepOne, nil)
 			wantCorrupt(t, err, path)
 		})
 	}
@@ -68,7 +71,7 @@ func TestDamagedFilesAreNotOpened(t *testing.T) {
 			damaged[page] ^= 1 // its id
 		}
 		noError(t, os.WriteFile(path, damaged, 0o600))
-		_, err = openRaftStores(dir, LogStoreBolt, keepOne, nil)
+		_, err = openRaftStores(filesIn(dir, LogStoreBolt), keepOne, nil)
 		wantCorrupt(t, err, path)
 		noError(t, os.WriteFile(path, sound, 0o600)) // from a backup
 		s = newStores(t, dir, LogStoreBolt)
@@ -101,7 +104,7 @@ func TestHoleInTheLog(t *testing.T) {
 		mem := raft.NewInmemStore()
 		fill(t, mem, span{3, 9, 1})
 		var failure error
-		log := &guardedLog{raftLog: newRaftLog(checkedLog{holedLog{mem, 5, panics}, "raft/log.db"}), onFailure: func(err error) { failure = err }}
+		log := &guardedLog{raftLog: newRaftLog(checkedLog{holedLog{mem, 5, panics}, "raft/log.db"}), onMuted: func(err error) { failure = err }}
 		log.running.Store(true)
 		for _, index := range []uint64{2, 10} {
 			if err := log.GetLog(index, new(raft.Log)); err != raft.ErrLogNotFound {
@@ -130,3 +133,42 @@ func TestCacheKeepsErrors(t *testing.T) {
 type panickingLog struct{ raft.LogStore }
 
 func (panickingLog) StoreLogs([]*raft.Log) error { panic("page 7 already freed") }
+
+// What bbolt tells as text alone when its file cannot grow can be checked for.
+func TestErrorsOfTheSystemAreFound(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want error // nil: none
+	}{
+		{errors.New("file sync error: sync log.db: input/output error"), syscall.EIO},
+		{errors.New("file resize error: truncate log.db: no space left on device"), syscall.ENOSPC},
+		{&fs.PathError{Op: "write", Path: "log.db", Err: syscall.EROFS}, syscall.EROFS},
+		{errors.New("database not open"), nil},
+	} {
+		err := inFile("log.db", test.err)
+		if !errors.Is(err, test.err) || !strings.Contains(err.Error(), test.err.Error()) {
+			t.Errorf("%v has become %v", test.err, err)
+		}
+		if found := errors.As(err, new(syscall.Errno)); found != (test.want != nil) || found && !errors.Is(err, test.want) {
+			t.Errorf("in %v: %t, want %v", err, found, test.want)
+		}
+	}
+}
+
+// What was removed from the log is not given out any more. raft-wal does so as long as
+// it has the segment.
+func TestRemovedEntriesAreGone(t *testing.T) {
+	for _, kind := range logKinds {
+		t.Run(string(kind), func(t *testing.T) {
+			log := newStores(t, t.TempDir(), kind).log
+			noError(t, log.StoreLogs(span{1, 20, 1}.entries()))
+			noError(t, log.DeleteRange(1, 10))
+			for index := uint64(1); index <= 20; index++ {
+				err := log.GetLog(index, new(raft.Log))
+				if removed := errors.Is(err, raft.ErrLogNotFound); removed != (index <= 10) {
+					t.Errorf("entry %d: %v", index, err)
+				}
+			}
+		})
+	}
+}

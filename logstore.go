@@ -2,6 +2,7 @@ package skiff
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/skiffdb/skiff/internal/disk"
 )
 
 // logCacheSize is how many of the latest entries are kept in memory, so that
@@ -25,50 +28,58 @@ type raftStores struct {
 	fenced    *fencedLog    // what of it counts before it is applied, over
 	retaining *retainingLog // what of it stays, over a cache, over checksums, over the store
 	stable    raft.StableStore
-	path      string // of the log's file or directory, empty in memory
+	size      func() int64 // how many bytes the log takes
 	close     func() error
 }
 
-// openRaftStores opens the stores in dir, or in memory if dir is empty. onFailure
-// is told of a stable store that no longer takes writes.
-func openRaftStores(dir string, kind LogStore, keep retention, onFailure func(error)) (*raftStores, error) {
-	if dir == "" {
-		mem := raft.NewInmemStore()
-		retaining := newRetainingLog(mem, keep)
-		fenced := newFencedLog(retaining)
-		return &raftStores{
-			log: newRaftLog(fenced), fenced: fenced, retaining: retaining, stable: mem, close: func() error { return nil },
-		}, nil
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
-		return nil, err
-	}
-	stablePath := filepath.Join(dir, stableFile)
-	stable, err := openStable(stablePath)
+// openRaftStores puts the layers over the stores that open gives. onFailure is told of
+// a stable store that no longer takes writes.
+func openRaftStores(open func() (*disk.Raft, error), keep retention, onFailure func(error)) (*raftStores, error) {
+	r, err := open()
 	if err != nil {
 		return nil, err
 	}
-	log, closeLog, err := openLog(dir, kind)
+	log, err := cachedAndChecked(r)
 	if err != nil {
-		return nil, errors.Join(err, stable.Close())
+		return nil, errors.Join(err, r.Close())
 	}
 	retaining := newRetainingLog(log, keep)
 	fenced := newFencedLog(retaining)
-	return &raftStores{
+	s := &raftStores{
 		log: newRaftLog(fenced), fenced: fenced, retaining: retaining,
-		stable: &stableStore{StableStore: checkedStable{stable, stablePath}, onFailure: onFailure},
-		path:   logPath(dir, kind),
-		close:  func() error { return errors.Join(closeLog(), stable.Close()) },
-	}, nil
+		stable: &stableStore{StableStore: checkedStable{r.Stable, r.StablePlace}, onFailure: onFailure},
+		size:   r.Size, close: r.Close,
+	}
+	if s.size == nil {
+		s.size = retaining.total
+	}
+	return s, nil
 }
 
-// size is how many bytes the files of the log have, or in memory its entries. A file
-// that goes meanwhile does not count.
-func (s *raftStores) size() (bytes int64) {
-	if s.path == "" {
-		return s.retaining.total()
+// openRaftFiles opens the stores in a directory.
+func openRaftFiles(dir string, kind LogStore) (*disk.Raft, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
+		return nil, err
 	}
-	_ = filepath.WalkDir(s.path, func(_ string, f fs.DirEntry, err error) error {
+	r := &disk.Raft{LogPlace: logPath(dir, kind), StablePlace: filepath.Join(dir, stableFile)}
+	stable, err := openStable(r.StablePlace)
+	if err != nil {
+		return nil, err
+	}
+	log, closeLog, err := openLogStore(context.Background(), r.LogPlace, kind, false)
+	if err != nil {
+		return nil, errors.Join(err, stable.Close())
+	}
+	r.Log, r.Stable = log, stable
+	r.Size = func() int64 { return sizeOf(r.LogPlace) }
+	r.Close = func() error { return errors.Join(closeLog(), stable.Close()) }
+	return r, nil
+}
+
+// sizeOf is how many bytes the files at path have. One that goes meanwhile does not
+// count.
+func sizeOf(path string) (bytes int64) {
+	_ = filepath.WalkDir(path, func(_ string, f fs.DirEntry, err error) error {
 		if err == nil && !f.IsDir() {
 			if info, err := f.Info(); err == nil {
 				bytes += info.Size()
@@ -79,18 +90,18 @@ func (s *raftStores) size() (bytes int64) {
 	return bytes
 }
 
-func openLog(dir string, kind LogStore) (raft.LogStore, func() error, error) {
-	path := logPath(dir, kind)
-	log, closeLog, err := openLogStore(context.Background(), path, kind, false)
-	if err != nil {
-		return nil, nil, err
+// cachedAndChecked puts a cache over checksums over the log, except where it is in
+// memory.
+func cachedAndChecked(r *disk.Raft) (raft.LogStore, error) {
+	if _, inMemory := r.Log.(*raft.InmemStore); inMemory {
+		return r.Log, nil
 	}
-	below := &notingLog{LogStore: checkedLog{log, path}}
+	below := &notingLog{LogStore: checkedLog{r.Log, r.LogPlace}}
 	cache, err := raft.NewLogCache(logCacheSize, below)
 	if err != nil {
-		return nil, nil, errors.Join(err, closeLog())
+		return nil, err
 	}
-	return cachedLog{cache, below}, closeLog, nil
+	return cachedLog{cache, below}, nil
 }
 
 // cachedLog gives errors of the store below raft's cache as they are. The cache
@@ -154,9 +165,17 @@ func (s *stableStore) check(err error) error {
 // bbolt, which maps its file into memory and believes what stands there.
 type guardedLog struct {
 	*raftLog
-	onFailure func(error)
+	// onFailure is told what failed, onMuted if a goroutine of raft's ends by it.
+	onFailure, onMuted func(error)
 	// running: raft has started, and only its own goroutines read the log.
 	running atomic.Bool
+	// refused is the error of the first write that failed. None is tried after it: that
+	// a disk takes something again does not say that it has what came before.
+	refused atomic.Pointer[error]
+	// writing is how long entries take to be stored.
+	writing stopwatch
+	// onStored is called when entries have been.
+	onStored func()
 }
 
 // GetLog implements raft.LogStore. On an error it ends the calling goroutine, as
@@ -168,10 +187,13 @@ func (g *guardedLog) GetLog(index uint64, out *raft.Log) error {
 		err = corrupt("an entry in the middle is missing")
 	}
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && g.running.Load() {
-		g.onFailure(fmt.Errorf("read log entry %d: %w", index, err))
-		if !bytes.Contains(debug.Stack(), []byte("raft.(*Raft).setupAppendEntries")) {
-			runtime.Goexit()
+		err := fmt.Errorf("read log entry %d: %w", index, err)
+		if bytes.Contains(debug.Stack(), []byte("raft.(*Raft).setupAppendEntries")) {
+			g.onFailure(err)
+			return err
 		}
+		g.onMuted(err)
+		runtime.Goexit()
 	}
 	return err
 }
@@ -198,27 +220,64 @@ func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore.
 func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
-	return g.check("write to the log", survive(func() error { return g.raftLog.StoreLogs(logs) }))
-}
-
-// DeleteRange implements raft.LogStore.
-func (g *guardedLog) DeleteRange(first, last uint64) error {
-	return g.check("truncate the log", survive(func() error { return g.raftLog.DeleteRange(first, last) }))
-}
-
-func (g *guardedLog) check(what string, err error) error {
-	if err != nil {
-		g.onFailure(fmt.Errorf("%s: %w", what, err))
+	g.writing.start(logs)
+	defer g.writing.stop()
+	err := g.write("write to the log", func() error { return g.raftLog.StoreLogs(logs) })
+	if err == nil && g.onStored != nil {
+		g.onStored()
 	}
 	return err
 }
 
+// DeleteRange implements raft.LogStore.
+func (g *guardedLog) DeleteRange(first, last uint64) error {
+	return g.write("truncate the log", func() error { return g.raftLog.DeleteRange(first, last) })
+}
+
+func (g *guardedLog) write(what string, do func() error) error {
+	if err := g.refused.Load(); err != nil {
+		return *err
+	}
+	err := survive(do)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", what, err)
+		g.refused.Store(&err)
+		g.onFailure(err)
+	}
+	return err
+}
+
+// readEnds reads term and vote, and the ends of the log.
+func readEnds(log raft.LogStore, stable raft.StableStore) error {
+	_, err := storedTerm(stable)
+	first, firstErr := log.FirstIndex()
+	last, lastErr := log.LastIndex()
+	if err := cmp.Or(err, firstErr, lastErr); err != nil {
+		return err
+	}
+	for _, index := range []uint64{first, last} {
+		if index == 0 {
+			continue
+		}
+		if err := survive(func() error { return log.GetLog(index, new(raft.Log)) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // survive turns a panic over a damaged file into an error, and so a fault in the
-// memory that it is mapped into.
+// memory that it is mapped into. raft panics over an error of the disk too.
 func survive(read func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		cause, isError := p.(error)
+		switch {
+		case p == nil:
+		case isError && (errors.Is(cause, ErrCorrupt) || ofSystem(cause)):
+			err = cause
+		default:
 			err = corrupt("%v", p)
 		}
 	}()

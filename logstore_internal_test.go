@@ -18,6 +18,7 @@ import (
 
 	"github.com/skiffdb/skiff/internal/address"
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/disk"
 	"github.com/skiffdb/skiff/internal/memnet"
 	"github.com/skiffdb/skiff/internal/storage"
 	"github.com/skiffdb/skiff/internal/wire"
@@ -35,13 +36,19 @@ func memoryLog() (*raftLog, *retainingLog) {
 	return newRaftLog(r), r
 }
 
+// filesIn opens the stores under raft in a directory.
+func filesIn(dir string, kind LogStore) func() (*disk.Raft, error) {
+	return func() (*disk.Raft, error) { return openRaftFiles(dir, kind) }
+}
+
 // newStores opens the stores under raft, in dir unless they are in memory.
 func newStores(t *testing.T, dir string, kind LogStore) *raftStores {
 	t.Helper()
+	open := filesIn(dir, kind)
 	if kind == "" {
-		dir = ""
+		open = new(memoryVolume).Raft
 	}
-	s, err := openRaftStores(dir, kind, keepOne, func(err error) { t.Errorf("failure: %v", err) })
+	s, err := openRaftStores(open, keepOne, func(err error) { t.Errorf("failure: %v", err) })
 	noError(t, err)
 	closeOnce := sync.OnceValue(s.close)
 	s.close = closeOnce

@@ -15,11 +15,11 @@ import (
 
 // written is a node's data directory, after it was stopped in order: its state has
 // a marker, and needs nothing of the log.
-func written(t *testing.T) Options {
+func written(t *testing.T, store LogStore) Options {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	o := Options{Dir: filepath.Join(t.TempDir(), "node"), Transport: memnet.New().Host(realNode), HeartbeatTimeout: 50 * time.Millisecond}
+	o := Options{Dir: filepath.Join(t.TempDir(), "node"), LogStore: store, Transport: memnet.New().Host(realNode), HeartbeatTimeout: 50 * time.Millisecond}
 	n := startedNode(t, ctx, realNode, o)
 	noError(t, n.WaitReady(ctx))
 	for i := range 20 {
@@ -34,7 +34,7 @@ func written(t *testing.T) Options {
 func TestLostVotesAreDamage(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []string{"raft", "raft/stable.db"} {
-		o := written(t)
+		o := written(t, LogStoreWAL)
 		noError(t, os.RemoveAll(filepath.Join(o.Dir, lost)))
 		n, err := New(realNode, o)
 		noError(t, err)
@@ -50,7 +50,7 @@ func TestDamagedPagesDoNotPanic(t *testing.T) {
 	for _, file := range []string{"log.db", "stable.db"} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
-			o := written(t)
+			o := written(t, LogStoreBolt)
 			size := os.Getpagesize()
 			sound, err := os.ReadFile(filepath.Join(o.Dir, "raft", file))
 			noError(t, err)

@@ -90,7 +90,7 @@ func (n *Node) leave(ctx context.Context, c change) error {
 //
 // Errors are [ErrNotMember] if address is none, or has no vote; [ErrQuorum] if there is
 // no other voter; [ErrUnreachable] if it does not answer; [ErrRefused] if it does not
-// take leadership, being weakened, say; [ErrNoLeader] if ctx ended before a leader was
+// take leadership, being weakened, say, or another one was elected; [ErrNoLeader] if ctx ended before a leader was
 // found.
 func (n *Node) TransferLeadership(ctx context.Context, address string) error {
 	return n.changeMembership(ctx, "transfer leadership", change{Op: opTransfer, Address: address})
@@ -137,8 +137,7 @@ func (n *Node) waitFor(ctx context.Context, addr string) error {
 
 // waitApplied returns when another node has applied the log up to index.
 func (n *Node) waitApplied(ctx context.Context, peer string, index uint64) error {
-	_, err := n.peers.call(ctx, peer, methodWaitApplied, binary.BigEndian.AppendUint64(nil, index))
-	return decodeError(err)
+	return n.tellPeer(ctx, peer, methodWaitApplied, binary.BigEndian.AppendUint64(nil, index))
 }
 
 func (n *Node) serveWaitApplied(ctx context.Context, payload []byte) ([]byte, error) {
@@ -231,6 +230,8 @@ func (n *Node) mayJoin(ctx context.Context, address string) error {
 	switch {
 	case errors.Is(err, ErrRefused), errors.Is(err, ErrUnreachable):
 		return err
+	case hasStopped(err) && !errors.Is(err, ErrNotRunning): // in which case it may still be starting
+		return stoppedThere(ErrUnreachable, address, err)
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, address, err)
 	case h.Waiting:
@@ -277,7 +278,7 @@ func (n *Node) catchUp(ctx context.Context, address string) error {
 			return fmt.Errorf("%w: %s was removed while it caught up", ErrNotMember, address)
 		}
 		start := time.Now()
-		_, err := n.peers.call(ctx, address, methodNotice, []byte(n.address))
+		err := n.tellPeer(ctx, address, methodNotice, []byte(n.address))
 		if err == nil {
 			err = n.waitApplied(ctx, address, n.fsm.applied.value())
 		}
@@ -288,7 +289,7 @@ func (n *Node) catchUp(ctx context.Context, address string) error {
 			continue // the next round will be shorter
 		}
 		if stop := n.retryPolicy().pause(ctx, try, nil); stop != nil {
-			return gaveUp(stop, fmt.Errorf("%s has not caught up, and stays a nonvoter: %w", address, decodeError(err)))
+			return gaveUp(stop, fmt.Errorf("%s has not caught up, and stays a nonvoter: %w", address, err))
 		}
 	}
 }

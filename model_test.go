@@ -11,6 +11,7 @@ import (
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/iterator"
+	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
 	"github.com/syndtr/goleveldb/leveldb/util"
 	"pgregory.net/rapid"
@@ -88,7 +89,8 @@ type model struct {
 type both[T any] struct{ theirs, ours T }
 
 func newModel(t *rapid.T, ours []*skiff.DB) *model {
-	theirs, err := leveldb.Open(storage.NewMemStorage(), nil)
+	// Without it goleveldb loses keys, see TestReusedFileNumberGivesOldBlocks.
+	theirs, err := leveldb.Open(storage.NewMemStorage(), &opt.Options{BlockCacheEvictRemoved: true})
 	if err != nil {
 		t.Fatal(err)
 	}

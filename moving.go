@@ -13,7 +13,7 @@ import (
 // so it writes the membership itself, as the entry that a leader would: what the only
 // voter has in its log is agreed on.
 func (n *Node) moveAlone() error {
-	from := n.identity().MovedFrom
+	from := n.volume.Identity().MovedFrom
 	if from == "" {
 		return nil
 	}

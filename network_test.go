@@ -126,7 +126,7 @@ func TestClusterOverTLS(t *testing.T) {
 		c.put(i%2, fmt.Sprint(i))
 	}
 	value := c.put(0, "k")
-	c.snapshot(0, 1)
+	c.truncate(0, 1)
 	c.start(2)
 	c.wantOneCluster()
 	c.wantEverywhere("k", value)

@@ -2,13 +2,9 @@ package skiff
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/skiffdb/skiff/internal/address"
-	"github.com/skiffdb/skiff/internal/datadir"
-	"github.com/skiffdb/skiff/internal/storage"
+	"github.com/skiffdb/skiff/internal/disk"
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
@@ -44,8 +39,9 @@ type Node struct {
 	started time.Time
 
 	// The parts, set by Start before the phase is running.
-	dir       *datadir.Dir // nil in memory
+	volume    disk.Volume
 	stores    *raftStores
+	log       *guardedLog // what raft sees of stores
 	fsm       *fsm
 	snapshots *snapshotStore
 	network   *network
@@ -169,7 +165,7 @@ func (n *Node) run() {
 
 func (n *Node) start(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		n.openDir, n.openState, n.listen, n.startRaft, n.serve,
+		n.openDisk, n.openState, n.listen, n.startRaft, n.serve,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -181,58 +177,8 @@ func (n *Node) start(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) openDir(context.Context) (err error) {
-	if n.options.InMemory {
-		rand.Read(n.incarnation[:]) // never fails, see its documentation
-		return nil
-	}
-	if from := n.options.MovedFrom; from != "" {
-		err := datadir.Move(n.options.Dir, from, n.address)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: MovedFrom says that it was used at %s: %w", ErrMismatch, from, err)
-		}
-		if err != nil {
-			return dirError(err)
-		}
-	}
-	n.dir, err = datadir.Open(n.options.Dir, n.address, string(n.options.LogStore))
-	if err != nil {
-		return dirError(err)
-	}
-	_, err = hex.Decode(n.incarnation[:], []byte(n.dir.Identity().Incarnation))
-	return err
-}
-
-// dirError adds the kind that callers check.
-func dirError(err error) error {
-	var inUse *datadir.InUseError
-	var mismatch *datadir.MismatchError
-	var corrupt *datadir.CorruptError
-	switch {
-	case errors.As(err, &inUse):
-		return fmt.Errorf("%w: %w", ErrInUse, err)
-	case errors.Is(err, datadir.ErrRecovering):
-		return fmt.Errorf("%w: %w", ErrRecovering, err)
-	case errors.Is(err, datadir.ErrForeign):
-		return fmt.Errorf("%w: %w", ErrMismatch, err)
-	case errors.As(err, &mismatch):
-		return fmt.Errorf("%w: %w", ErrMismatch, err)
-	case errors.As(err, &corrupt):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return err
-}
-
-// path is a place in the data directory, empty in memory.
-func (n *Node) path(elem string) string {
-	if n.dir == nil {
-		return ""
-	}
-	return filepath.Join(n.options.Dir, elem)
-}
-
 func (n *Node) openState(context.Context) error {
-	root, err := n.stateRoot()
+	root, err := n.volume.State()
 	if err != nil {
 		return err
 	}
@@ -247,7 +193,8 @@ func (n *Node) openState(context.Context) error {
 	if err != nil {
 		return errors.Join(stateError(err), store.Close())
 	}
-	n.stores, err = openRaftStores(n.path("raft"), n.options.LogStore, n.options.retention(), n.failMuted)
+	n.fsm.applied.owner = n.ctx
+	n.stores, err = openRaftStores(n.volume.Raft, n.options.retention(), n.failMuted)
 	if err != nil {
 		return err
 	}
@@ -269,31 +216,10 @@ func (n *Node) openState(context.Context) error {
 	if err := n.moveAlone(); err != nil {
 		return err
 	}
-	if err := n.syncDirs(); err != nil {
+	if err := n.volume.SyncNames(); err != nil {
 		return err
 	}
 	return n.loadClusterID()
-}
-
-func (n *Node) stateRoot() (storage.Root, error) {
-	if n.dir == nil {
-		return storage.NewMemoryRoot(), nil
-	}
-	return storage.NewDirRoot(n.path("state"))
-}
-
-// syncDirs makes the names of what was created durable, before anything is
-// acknowledged that stands in it.
-func (n *Node) syncDirs() error {
-	if n.dir == nil {
-		return nil
-	}
-	for _, d := range []string{n.options.Dir, n.path("raft"), n.path("state")} {
-		if err := datadir.SyncDir(d); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (n *Node) listen(ctx context.Context) error {
@@ -350,18 +276,27 @@ func (n *Node) startRaft(context.Context) (err error) {
 	n.transport.mayCampaign = n.weakness.check
 	n.transport.mayWait = n.mayWait
 	n.transport.mayLead = n.mayLead
-	log := &guardedLog{raftLog: n.stores.log, onFailure: n.failMuted}
-	n.raft, err = newRaft(n.raftConfig(), n.fsm, log, n.stores.stable, n.snapshots, n.transport)
+	n.transport.leader = n.leaderOfRaft
+	n.transport.term = n.termOfRaft
+	n.transport.voter = n.voterOfRaft
+	n.transport.loyalty.patience = n.options.HeartbeatTimeout
+	n.transport.pulse = newPulse(&n.options)
+	n.log = &guardedLog{raftLog: n.stores.log, onFailure: n.fail, onMuted: n.failMuted, onStored: n.transport.learner.stored}
+	n.raft, err = newRaft(n.raftConfig(), n.fsm, n.log, n.stores.stable, n.snapshots, n.transport)
+	if failure := n.failure.Load(); err != nil && failure != nil {
+		return fmt.Errorf("%w: %w", err, *failure)
+	}
 	if err != nil {
 		return err
 	}
-	log.running.Store(true)
+	n.log.running.Store(true)
 	n.raftRef.Store(n.raft)
 	n.endRaft = sync.OnceValue(n.raft.Shutdown)
 	n.beginTelling()
 	n.wg.Go(n.watchReady)
 	n.wg.Go(n.watchLeadership)
 	n.wg.Go(n.watchLogGrowth)
+	n.wg.Go(n.watchStalls)
 	n.failing.Go(n.watchFailure)
 	n.wg.Go(n.form)
 	n.wg.Go(n.seekPlace)
@@ -370,7 +305,8 @@ func (n *Node) startRaft(context.Context) (err error) {
 }
 
 // newRaft turns raft's panics over a damaged log into errors. It runs on a
-// goroutine of its own, which stableStore may end.
+// goroutine of its own, which stableStore may end. raft makes text of some errors, so
+// what it has read is read again for the cause.
 func newRaft(c *raft.Config, f *fsm, log raft.LogStore, stable raft.StableStore, snapshots *snapshotStore, t *raftTransport) (*raft.Raft, error) {
 	var r *raft.Raft
 	err := errors.New("term or vote cannot be stored")
@@ -383,10 +319,13 @@ func newRaft(c *raft.Config, f *fsm, log raft.LogStore, stable raft.StableStore,
 		})
 	}()
 	<-done
-	if err != nil {
-		return nil, fmt.Errorf("start raft: %w", err)
+	if err == nil {
+		return r, nil
 	}
-	return r, nil
+	if cause := readEnds(log, stable); cause != nil {
+		err = cause
+	}
+	return nil, fmt.Errorf("start raft: %w", err)
 }
 
 func (n *Node) raftConfig() *raft.Config {
@@ -398,8 +337,9 @@ func (n *Node) raftConfig() *raft.Config {
 	c.ElectionTimeout = o.ElectionTimeout
 	c.LeaderLeaseTimeout = o.LeaderLease
 	// This is how long a follower may have to wait, after writes have ceased, until
-	// it hears that they are committed; a linearizable read there waits with it.
-	c.CommitTimeout = min(o.HeartbeatTimeout/10, 10*time.Millisecond)
+	// it hears that they are committed, unless it is asked for them: see learner.
+	// It is also how often a leader hears from followers beside heartbeats.
+	c.CommitTimeout = min(o.HeartbeatTimeout/5, o.LeaderLease/4, 100*time.Millisecond)
 	c.MaxAppendEntries = o.MaxAppendEntries
 	c.BatchApplyCh = true
 	c.SnapshotInterval = o.SnapshotInterval
@@ -419,7 +359,7 @@ func (n *Node) await(ctx context.Context, ask func() error) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return endOf(ctx)
 	}
 }
 

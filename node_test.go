@@ -30,7 +30,7 @@ func TestEveryNodeIsTheDatabase(t *testing.T) {
 		name   string
 		change func(*skiff.Options)
 	}{
-		{"bolt", nil},
+		{"bolt", func(o *skiff.Options) { o.LogStore = skiff.LogStoreBolt }},
 		{"wal", func(o *skiff.Options) { o.LogStore = skiff.LogStoreWAL }},
 		{"memory", func(o *skiff.Options) { o.InMemory = true }},
 	} {

@@ -16,11 +16,11 @@ import (
 type LogStore string
 
 const (
+	// LogStoreWAL keeps the log in segment files (raft-wal). It is the default for new
+	// data directories: it writes less for each entry.
+	LogStoreWAL LogStore = "wal"
 	// LogStoreBolt keeps the log in a bbolt database (raft-boltdb/v2).
 	LogStoreBolt LogStore = "bolt"
-	// LogStoreWAL keeps the log in segment files (raft-wal), which write less for
-	// each entry.
-	LogStoreWAL LogStore = "wal"
 )
 
 // Limits that hold whatever the options say, because every node of a cluster
@@ -95,23 +95,28 @@ type Options struct {
 	// Transport opens listeners and connections. Default: TCP and unix sockets.
 	Transport Transport
 
-	// LogStore chooses the store under the raft log of a new data directory.
-	// Default: LogStoreBolt.
+	// LogStore chooses the store under the raft log of a new data directory. An
+	// existing one keeps what it has; naming another is an error.
+	// Default: that of the directory, LogStoreWAL for a new one.
 	LogStore LogStore
 
 	// StateOptions are goleveldb's options for the state. Skiff takes over what it
 	// depends on: Comparer must be nil; ErrorIfExist, ErrorIfMissing, ReadOnly and
-	// NoSync must be false; MaxManifestFileSize, DisableLargeBatchTransaction and
-	// Strict are overwritten. Default: a bloom filter of 10 bits for each key, otherwise
-	// goleveldb's defaults.
+	// NoSync must be false; BlockCacheEvictRemoved, DisableLargeBatchTransaction,
+	// MaxManifestFileSize and Strict are overwritten. Default: a bloom filter of 10 bits
+	// for each key, a WriteBuffer of 8 MiB, a BlockCacheCapacity of 32 MiB, a BlockSize
+	// of 16 KiB, a CompactionTotalSize of 64 MiB, 8, 12 and 20 tables for
+	// CompactionL0Trigger, WriteL0SlowdownTrigger and WriteL0PauseTrigger,
+	// DisableBufferPool, otherwise goleveldb's defaults. Options that are given have no
+	// defaults but goleveldb's.
 	StateOptions *opt.Options
 
 	// HeartbeatTimeout is how long a follower waits without hearing from the leader
-	// before it stands for election; the actual wait is random between one and two
-	// times this, and the leader sends a heartbeat about every tenth of it.
-	// Default 500 ms: short enough that a lost leader is replaced in about a
-	// second, long enough that a scheduling stall of 100 ms on a loaded machine
-	// does not cost an election. Use more between regions.
+	// before it stands for election; the actual wait is random between one and three
+	// times this, and the first whose wait ends is elected. The leader sends a heartbeat
+	// about every third of LeaderLease. Default 500 ms: short enough that a lost leader
+	// is replaced in less than a second, mostly, long enough that a scheduling stall of
+	// 100 ms on a loaded machine does not cost an election. Use more between regions.
 	HeartbeatTimeout time.Duration
 
 	// ElectionTimeout is how long a candidate waits for votes before it starts
@@ -196,7 +201,6 @@ type Options struct {
 // withDefaults returns a copy in which every field has its effective value.
 func (o Options) withDefaults(addr string) Options {
 	setDefault(&o.Listen, addr)
-	setDefault(&o.LogStore, LogStoreBolt)
 	setDefault(&o.HeartbeatTimeout, 500*time.Millisecond)
 	setDefault(&o.ElectionTimeout, o.HeartbeatTimeout)
 	setDefault(&o.LeaderLease, o.HeartbeatTimeout*4/5)
@@ -251,7 +255,7 @@ func (o *Options) validateStorage(string) error {
 		return &OptionError{"Dir", "is empty; name a data directory, or set InMemory"}
 	case o.Dir != "" && o.InMemory:
 		return &OptionError{"InMemory", "contradicts Dir; set one of them"}
-	case o.LogStore != LogStoreBolt && o.LogStore != LogStoreWAL:
+	case o.LogStore != "" && o.LogStore != LogStoreBolt && o.LogStore != LogStoreWAL:
 		return &OptionError{"LogStore", fmt.Sprintf("%q is not one of %q, %q", o.LogStore, LogStoreBolt, LogStoreWAL)}
 	}
 	s := o.StateOptions

@@ -1,10 +1,14 @@
 package skiff
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
+	"github.com/syndtr/goleveldb/leveldb"
+
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/wire"
 )
 
 // receipt says where a write took effect.
@@ -96,10 +100,34 @@ func (e *foreign) Error() string        { return e.err.Error() }
 func (e *foreign) Is(target error) bool { return !isOutcome(target) && errors.Is(e.err, target) }
 func (e *foreign) As(target any) bool {
 	switch target.(type) {
-	case **Error, **outcomeError:
+	case **Error, **outcomeError, **wire.RemoteError:
 		return false
 	}
 	return errors.As(e.err, target)
+}
+
+// endOf is why a context has ended.
+func endOf(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return &ending{foreign{cause}}
+	}
+	return ctx.Err()
+}
+
+// ending is an error that has ended a context. That may be any, as the caller likes: it is
+// no answer to what was asked, and says nothing of how far the question has got.
+type ending struct{ foreign }
+
+func (e *ending) Is(target error) bool {
+	if other, ok := target.(*ending); ok {
+		return errors.Is(e.err, other.err)
+	}
+	switch target {
+	case leveldb.ErrNotFound, errCancelled, errToken, errOtherCluster,
+		ErrUnreachable, ErrRefused, wire.ErrNotSent, wire.ErrConnLost:
+		return false
+	}
+	return e.foreign.Is(target)
 }
 
 func unknownOutcome(token Token, cause error) error {

@@ -31,7 +31,7 @@ type dialer struct {
 // dial connects and shakes hands. The error is ErrUnreachable or ErrRefused.
 func (d *dialer) dial(ctx context.Context, to string, kind wire.Kind) (net.Conn, error) {
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, endOf(ctx))
 	}
 	d.links.dialling(to)
 	c, i, err := d.open(ctx, to, kind)
@@ -87,7 +87,7 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, to string, kind wire
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() && !errors.Is(err, ErrRefused) {
-			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
+			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, to, endOf(ctx))
 		}
 	}()
 	p := wire.Preface{Kind: kind, ClusterID: d.clusterID(), From: d.self, To: to}
@@ -222,7 +222,7 @@ func (c *limitedConn) end() {
 // and for requests that were given up and have not ended yet.
 const maxRequests = 1000
 
-// Call is wire.Conn's, as soon as there is a slot.
+// Call is wire.Conn's, as soon as there is a slot. Where ctx has ended the error is why.
 func (c *limitedConn) Call(ctx context.Context, method byte, payload []byte) ([]byte, error) {
 	if err := c.begin(); err != nil {
 		return nil, err
@@ -232,9 +232,16 @@ func (c *limitedConn) Call(ctx context.Context, method byte, payload []byte) ([]
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", wire.ErrNotSent, context.Cause(ctx))
+		return nil, fmt.Errorf("%w: %w", wire.ErrNotSent, endOf(ctx))
 	}
-	return c.Conn.Call(ctx, method, payload)
+	reply, err := c.Conn.Call(ctx, method, payload)
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return reply, err
+	}
+	if errors.Is(err, wire.ErrNotSent) {
+		return nil, fmt.Errorf("%w: %w", wire.ErrNotSent, endOf(ctx))
+	}
+	return nil, fmt.Errorf("no reply yet: %w", endOf(ctx))
 }
 
 // conn returns the connection to a node, made if necessary.
@@ -247,7 +254,7 @@ func (p *peers) conn(ctx context.Context, to string) (*limitedConn, error) {
 	case node.lock <- struct{}{}:
 		defer func() { <-node.lock }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, context.Cause(ctx))
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, to, endOf(ctx))
 	}
 	if node.conn != nil && node.conn.usable() {
 		return node.conn, nil

@@ -121,8 +121,8 @@ func TestDataDirectoryMismatch(t *testing.T) {
 		}
 	})
 	t.Run("log store", func(t *testing.T) {
-		err := startNode(t, c, c.addrs[0], skiff.Options{Dir: dir, LogStore: skiff.LogStoreWAL})
-		if !errors.Is(err, skiff.ErrMismatch) || !strings.Contains(err.Error(), "bolt") {
+		err := startNode(t, c, c.addrs[0], skiff.Options{Dir: dir, LogStore: skiff.LogStoreBolt})
+		if !errors.Is(err, skiff.ErrMismatch) || !strings.Contains(err.Error(), "wal") {
 			t.Errorf("%v, want ErrMismatch and what it has", err)
 		}
 	})

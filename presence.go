@@ -57,6 +57,11 @@ func (p *presence) away(peer raft.ServerID) (bool, <-chan struct{}) {
 	return a.away, a.next
 }
 
+func (t *raftTransport) isAway(peer raft.ServerID) bool {
+	away, _ := t.presence.away(peer)
+	return away
+}
+
 // isHeartbeat tells as raft does on the other side.
 func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 	return r.PrevLogEntry == 0 && r.PrevLogTerm == 0 && len(r.Entries) == 0 && r.LeaderCommitIndex == 0

@@ -68,7 +68,7 @@ func TestAFollowerThatWasAwayDuringAnInstallIsServedAtOnce(t *testing.T) {
 			if behind := c.nodes[2].fsm.applied.value(); behind >= leader.fsm.applied.value() {
 				t.Fatal("it has got the state")
 			}
-			if _, held := leader.stores.retaining.held(); held {
+			if _, held := leader.stores.retaining.held(0); held {
 				t.Error("something is held for a follower that is away")
 			}
 			c.net.OnWrite(nil)

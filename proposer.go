@@ -94,7 +94,7 @@ func (p *proposer) write(ctx context.Context, w *proposal) (receipt, error) {
 // join lets a write wait for the next group.
 func (p *proposer) join(ctx context.Context, w *pendingWrite) (receipt, error) {
 	if ctx.Err() != nil {
-		return receipt{}, because(ErrNotApplied, context.Cause(ctx))
+		return receipt{}, because(ErrNotApplied, endOf(ctx))
 	}
 	p.mu.Lock()
 	if p.closed {
@@ -129,10 +129,10 @@ func (p *proposer) leave(ctx context.Context, w *pendingWrite) (receipt, error) 
 	g := w.group
 	if g == nil {
 		p.waiting = slices.DeleteFunc(p.waiting, func(other *pendingWrite) bool { return other == w })
-		return receipt{}, because(ErrNotApplied, context.Cause(ctx))
+		return receipt{}, because(ErrNotApplied, endOf(ctx))
 	}
 	at := slices.Index(g.writes, w)
-	cause := gaveUp(context.Cause(ctx), g.lastErr)
+	cause := gaveUp(endOf(ctx), g.lastErr)
 	err := because(ErrNotApplied, cause)
 	if g.exposed {
 		err = p.unknown(g, at, cause)
@@ -260,7 +260,7 @@ func (p *proposer) prepare(g *group) (cmd []byte, again bool, err error) {
 		select {
 		case <-turn:
 		case <-g.ctx.Done():
-			return nil, false, context.Cause(g.ctx)
+			return nil, false, endOf(g.ctx)
 		}
 	}
 }
@@ -374,7 +374,7 @@ func (p *proposer) openSession(ctx context.Context) (uint64, error) {
 	case p.registering <- struct{}{}:
 		defer func() { <-p.registering }()
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return 0, endOf(ctx)
 	}
 	p.mu.Lock()
 	session := p.numbers.session

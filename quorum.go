@@ -12,10 +12,10 @@ import (
 // acks remembers of each peer the latest AppendEntries, heartbeats included, that
 // it answered in agreement. It is safe for concurrent use.
 //
-// raft's VerifyLeader is no proof of leadership at the time of asking: it counts
-// every heartbeat answered after that, however long ago it was sent. An answer
-// that was late would vouch for a leader that has been replaced meanwhile. So it
-// is used to make raft send heartbeats, and what counts is when those were sent.
+// What proves leadership at some time is an answer to a request that was sent after
+// it. raft's VerifyLeader counts every heartbeat answered after it, however long ago
+// that was sent: an answer that was late would vouch for a leader that has been
+// replaced meanwhile.
 type acks struct {
 	mu     sync.Mutex
 	begun  uint64 // requests so far, and so the number of the latest
@@ -103,6 +103,20 @@ func (a *acks) freshest(servers []raft.Server) []raft.Server {
 	})
 }
 
+// since tells whether a peer has answered a request that was sent after this one.
+func (a *acks) since(peer raft.ServerID, request ack) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.latest[peer].number > request.number
+}
+
+// age is how long ago a peer was sent the latest request that it answered.
+func (a *acks) age(peer raft.ServerID) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Since(a.latest[peer].sent)
+}
+
 // contacts is how long ago each peer was sent the latest request that it answered.
 func (a *acks) contacts() map[string]time.Duration {
 	a.mu.Lock()
@@ -120,6 +134,13 @@ const maxAppendBytes = 1 << 20
 
 // AppendEntries implements raft.Transport.
 func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(args) {
+		t.pace(id)
+	}
+	return t.appendEntries(id, to, args, resp)
+}
+
+func (t *raftTransport) appendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if err := t.mayLead(args.Term); err != nil {
 		return err
 	}
@@ -132,7 +153,7 @@ func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, a
 	}
 	request := t.acks.begin(args.Term)
 	err := t.NetworkTransport.AppendEntries(id, to, args, resp)
-	if heartbeat {
+	if heartbeat && (err == nil || !t.acks.since(id, request)) {
 		t.presence.note(id, err == nil)
 	}
 	if err == nil && resp.Success {
@@ -142,29 +163,6 @@ func (t *raftTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress, a
 		}
 	}
 	return err
-}
-
-// AppendEntriesPipeline implements raft.Transport.
-func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
-	t.endCatchUp(id)
-	p, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
-	if err != nil {
-		return nil, err
-	}
-	return leaderPipeline{p, t}, nil
-}
-
-type leaderPipeline struct {
-	raft.AppendPipeline
-	t *raftTransport
-}
-
-func (p leaderPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	if err := p.t.mayLead(args.Term); err != nil {
-		return nil, err
-	}
-	trim(args)
-	return p.AppendPipeline.AppendEntries(args, resp)
 }
 
 // trim shortens a request. raft goes on from the last entry that it finds in the

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -65,6 +66,10 @@ type raftTransport struct {
 
 	log      *raftLog
 	acks     acks
+	prober   prober
+	pulse    pulse // set before raft starts
+	loyalty  loyalty
+	learner  learner
 	presence presence
 	mayWait  func(peer raft.ServerID, term uint64) bool
 
@@ -73,6 +78,15 @@ type raftTransport struct {
 
 	// permit returns an error for a request that raft must not see, or send.
 	permit func(request any) error
+	// leader is the one that raft knows; "" for none. term is raft's. Set before raft
+	// starts.
+	leader func() raft.ServerAddress
+	term   func() uint64
+	// voter is any in raft's latest configuration; "" where raft has to look there itself,
+	// see standAsVoter. Set before raft starts.
+	voter func() raft.ServerID
+	// handedOver is the latest term whose leader has asked this node to take over.
+	handedOver atomic.Uint64
 	// mayCampaign returns an error while the node must not stand for election. Set
 	// before raft starts.
 	mayCampaign func() error
@@ -94,6 +108,9 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 		}),
 		stream: s, rpcs: make(chan raft.RPC), catchUps: map[raft.ServerID]*hold{}, log: log, permit: permit,
 		mayCampaign: func() error { return nil },
+		leader:      func() raft.ServerAddress { return "" },
+		term:        func() uint64 { return 0 },
+		voter:       func() raft.ServerID { return "" },
 		mayWait:     func(raft.ServerID, uint64) bool { return false },
 		mayLead:     func(uint64) error { return nil },
 		ctx:         ctx, cancel: cancel,
@@ -101,6 +118,8 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 	// Used for installs only, whose token has but a few bytes: how long the
 	// follower may take to put the state in place, as a multiple of timeout.
 	t.TimeoutScale = 1
+	t.learner.t = t
+	t.prober = prober{heartbeat: t.probe, away: t.isAway, ctx: ctx, wg: &t.wg}
 	t.wg.Go(t.filter)
 	return t
 }
@@ -126,6 +145,11 @@ func (t *raftTransport) filter() {
 
 func (t *raftTransport) pass(rpc raft.RPC) {
 	if t.refused(rpc) {
+		return
+	}
+	t.standAsVoter(rpc.Command)
+	rpc, may := t.considerVote(rpc, t.leader())
+	if !may {
 		return
 	}
 	select {
@@ -169,11 +193,16 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 		rpc.Respond(nil, err)
 		return true
 	}
+	if err := t.hear(rpc.Command); err != nil {
+		rpc.Respond(nil, err)
+		return true
+	}
 	if _, ok := rpc.Command.(*raft.TimeoutNowRequest); ok {
 		if err := t.mayCampaign(); err != nil {
 			rpc.Respond(nil, err)
 			return true
 		}
+		t.handedOver.Store(t.term())
 	}
 	if r, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 		// What is committed beyond the entries that the leader knows this node to have
@@ -187,9 +216,23 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 	return false
 }
 
+// ownCandidacy is a request of raft's for votes, without the mark that the leader has
+// asked for the election if it was one of an earlier term: when a heartbeat of that one
+// comes while raft takes it over, raft does not stand, and the mark stays for the next time
+// (raft.go, timeoutNow).
+func (t *raftTransport) ownCandidacy(r *raft.RequestVoteRequest) *raft.RequestVoteRequest {
+	if !r.LeadershipTransfer || r.Term == t.handedOver.Load()+1 {
+		return r
+	}
+	own := *r
+	own.LeadershipTransfer = false
+	return &own
+}
+
 // RequestVote implements raft.Transport.
 func (t *raftTransport) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if err := errors.Join(t.permit(args), t.mayCampaign()); err != nil {
+	args = t.ownCandidacy(args)
+	if err := errors.Join(t.permit(args), t.mayCampaign(), t.mayStand(args)); err != nil {
 		return err
 	}
 	err := t.NetworkTransport.RequestVote(id, to, args, resp)
@@ -272,8 +315,8 @@ func (t *raftTransport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress,
 	if err != nil {
 		return fmt.Errorf("send state to %s: %w", to, err)
 	}
-	if err := t.mayLead(args.Term); err != nil {
-		return err
+	if err := t.mayLead(args.Term); errors.Is(err, errDeposed) {
+		return err // and not over a disk that hangs for a moment: it has been sent
 	}
 	withToken := *args
 	withToken.Size = int64(len(token))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/skiffdb/skiff/internal/storage"
 )
 
 // Consistency says how fresh a read is.
@@ -59,8 +60,6 @@ func (n *Node) readBarrier(ctx context.Context, c Consistency) error {
 	if c == Stale {
 		return n.mayServeStale()
 	}
-	ctx, cancel := n.bound(ctx)
-	defer cancel()
 	index, err := n.readIndex(ctx, c)
 	if err != nil {
 		return err
@@ -68,27 +67,42 @@ func (n *Node) readBarrier(ctx context.Context, c Consistency) error {
 	return n.fsm.applied.wait(ctx, index)
 }
 
-// readIndex asks until the leader has answered or ctx ends.
+// readIndex asks until the leader has answered, ctx ends or the node stops. Nearly always
+// the first answer is the one, and it should not cost more than that.
 func (n *Node) readIndex(ctx context.Context, c Consistency) (uint64, error) {
+	changed := n.leaderChanged()
+	index, err := n.tryReadIndex(ctx, c)
+	if err == nil {
+		return index, nil
+	}
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
 	for try := 0; ; try++ {
-		changed := n.leaderChanged()
-		var index uint64
-		var err error
-		if c == Lease {
-			index, err = n.askLeader(ctx, Lease)
-		} else {
-			index, err = n.reads.do(ctx)
-		}
-		if err == nil {
-			return index, nil
-		}
 		if stop := n.retryPolicy().pause(ctx, try, changed); stop != nil {
 			if ctx.Err() != context.Canceled {
 				stop = because(ErrNoLeader, stop)
 			}
 			return 0, gaveUp(stop, err)
 		}
+		changed = n.leaderChanged()
+		if index, err = n.tryReadIndex(ctx, c); err == nil {
+			return index, nil
+		}
 	}
+}
+
+// tryReadIndex asks once. A linearizable read shares the question with all others that
+// wait on this node, and on the leader with those of all nodes.
+func (n *Node) tryReadIndex(ctx context.Context, c Consistency) (uint64, error) {
+	switch {
+	case c == Lease:
+		ctx, cancel := n.bound(ctx)
+		defer cancel()
+		return n.askLeader(ctx, Lease)
+	case n.leader() == n.address:
+		return n.leads.do(ctx)
+	}
+	return n.reads.do(ctx)
 }
 
 // askReadIndex makes one attempt to get a read index for all waiting reads.
@@ -107,15 +121,41 @@ func (n *Node) askLeader(ctx context.Context, c Consistency) (uint64, error) {
 	case n.address:
 		return n.leaderIndex(ctx, c)
 	}
-	defer context.AfterFunc(epoch, cancel)()
-	reply, err := n.peers.call(ctx, leader, methodReadIndex, []byte{byte(c)})
+	ctx, stop := during(ctx, epoch)
+	defer stop()
+	request := binary.BigEndian.AppendUint64([]byte{byte(c)}, n.fsm.applied.value())
+	reply, err := n.peers.call(ctx, leader, methodReadIndex, request)
 	if err != nil {
 		return 0, fmt.Errorf("%w: ask %s for a read index: %w", ErrNoLeader, leader, err)
 	}
-	if len(reply) != 8 {
-		return 0, fmt.Errorf("%s answered with a read index of %d bytes", leader, len(reply))
+	known, err := decodeCommitment(leader, reply)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s answers with a read index of %d bytes", err, leader, len(reply))
 	}
-	return binary.BigEndian.Uint64(reply), nil
+	if known.term != 0 {
+		n.transport.learner.tell(known)
+	}
+	return known.entry.Index, nil
+}
+
+// serveReadIndex answers a node that has applied the log up to an index. If that is not
+// far enough, it is told all that it takes to go on.
+func (n *Node) serveReadIndex(ctx context.Context, payload []byte) ([]byte, error) {
+	if len(payload) != 9 {
+		return nil, errMalformed
+	}
+	term := n.raft.CurrentTerm() // before it is sure that this node leads
+	index, err := n.leaderIndex(ctx, Consistency(payload[0]))
+	if err != nil {
+		return nil, err
+	}
+	known := commitment{entry: storage.Position{Index: index}}
+	var entry raft.Log
+	if index > binary.BigEndian.Uint64(payload[1:]) && survive(func() error { return n.stores.log.GetLog(index, &entry) }) == nil &&
+		n.raft.CurrentTerm() == term {
+		known.term, known.entry.Term = term, entry.Term
+	}
+	return known.encode(), nil
 }
 
 // leaderIndex gives a read index on this node, the leader.
@@ -174,43 +214,41 @@ func (n *Node) verifiedIndex(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
-	defer cancel()
-	asked, epoch := n.transport.acks.now(), n.leadership.currentEpoch()
 	if err := n.confirmLeadership(ctx, term); err != nil {
 		return 0, err
 	}
-	// Those who answered may be nonvoters, or late. The others have been asked too.
+	return index, nil
+}
+
+// confirmLeadership waits until a majority has answered heartbeats of this term that
+// were sent after the call.
+func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
+	asked, epoch := n.transport.acks.now(), n.leadership.currentEpoch()
+	n.transport.prober.ask(n.otherVoters(), term)
+	timeout := time.NewTimer(n.options.RPCTimeout)
+	defer timeout.Stop()
 	for {
 		more := n.transport.acks.more() // before looking at what there is
 		if n.majority(func(a ack) bool { return a.term == term && a.number > asked }) {
-			return index, nil
+			break
 		}
 		select {
 		case <-more:
 		case <-epoch.Done():
-			return 0, errNotReady
+			return errNotReady
+		case <-timeout.C:
+			return fmt.Errorf("%w: no majority answers after %v", ErrNoLeader, n.options.RPCTimeout)
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%w: no majority answers: %w", ErrNoLeader, context.Cause(ctx))
+			return endOf(ctx)
 		}
 	}
-}
-
-func (n *Node) majority(ok func(ack) bool) bool {
-	servers := n.raft.GetConfiguration().Configuration().Servers
-	return n.transport.acks.majority(raft.ServerID(n.address), servers, ok)
-}
-
-// confirmLeadership waits until heartbeats of this term have been answered; by
-// those that a majority was sent before or after the call, see acks.
-func (n *Node) confirmLeadership(ctx context.Context, term uint64) error {
-	switch err := n.await(ctx, func() error { return n.raft.VerifyLeader().Error() }); {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost):
-		return errNotReady
-	case err != nil:
-		return fmt.Errorf("%w: no majority answers: %w", ErrNoLeader, err)
-	case n.raft.CurrentTerm() != term:
+	// Where this node is the only voter it has asked nobody.
+	if now, err := n.leaderTerm(); err != nil || now != term {
 		return errNotReady
 	}
 	return nil
+}
+
+func (n *Node) majority(ok func(ack) bool) bool {
+	return n.transport.acks.majority(raft.ServerID(n.address), n.servers(), ok)
 }

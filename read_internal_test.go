@@ -21,6 +21,25 @@ type bubbleCluster struct {
 	net   *memnet.Network
 	addrs []string
 	nodes []*Node
+
+	// endHeartbeats ends those that keep the first node's followers.
+	endHeartbeats func()
+}
+
+// sendHeartbeats has the first node send heartbeats as often as its followers expect
+// them: its own timeouts may be much longer than theirs.
+func (c *bubbleCluster) sendHeartbeats() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for n := c.nodes[0]; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+			if n.raft.State() == raft.Leader {
+				n.transport.prober.ask(n.otherVoters(), n.raft.CurrentTerm())
+			}
+		}
+	})
+	c.endHeartbeats = func() { cancel(); sender.Wait() }
+	c.t.Cleanup(c.endHeartbeats)
 }
 
 // startBubble starts nodes, of which the first leads and has options of its own.
@@ -48,6 +67,7 @@ func startBubbleWith(t *testing.T, change func(i int, o *Options)) *bubbleCluste
 		change(i, &o)
 		c.nodes = append(c.nodes, startedNode(t, context.Background(), addr, o))
 	}
+	c.sendHeartbeats()
 	for c.nodes[0].raft.State() != raft.Leader {
 		for _, n := range c.nodes {
 			noError(t, n.WaitReady(c.ctx))
@@ -72,6 +92,7 @@ func (c *bubbleCluster) put(node int, value string) {
 // holdAnswers makes the first node send heartbeats, whose answers arrive when the
 // returned function is called. That is the last it hears, and it is not heard.
 func (c *bubbleCluster) holdAnswers() (arrive func()) {
+	c.endHeartbeats()
 	late, lost := make(chan struct{}), make(chan struct{})
 	c.t.Cleanup(func() { close(lost) })
 	var gate atomic.Pointer[chan struct{}]
@@ -81,7 +102,9 @@ func (c *bubbleCluster) holdAnswers() (arrive func()) {
 			<-*gate.Load()
 		}
 	})
-	c.nodes[0].raft.VerifyLeader() // sends heartbeats
+	n := c.nodes[0]
+	n.transport.prober.ask(n.otherVoters(), n.raft.CurrentTerm())
+	n.raft.Barrier(0) // for raft, which has its own idea of when it has heard from others
 	synctest.Wait()
 	c.net.Cut(c.addrs[0], c.addrs[1])
 	c.net.Cut(c.addrs[0], c.addrs[2])

@@ -41,6 +41,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,6 +50,7 @@ import (
 
 	"github.com/skiffdb/skiff"
 	"github.com/skiffdb/skiff/skiffprom"
+	"github.com/skiffdb/skiff/skifftest"
 )
 
 var (
@@ -61,6 +63,8 @@ var (
 	_ = leveldb.ErrNotFound
 	_ = util.BytesPrefix
 	_ = skiff.New
+	_ = skifftest.New
+	_ = testing.Short
 )
 
 func main() {}
@@ -76,6 +80,10 @@ func TestReadmeGo(t *testing.T) {
 	}
 	program := fragments
 	for i, block := range blocks {
+		if strings.HasPrefix(block, "func Test") {
+			program += "\n" + block
+			continue
+		}
 		if !strings.HasPrefix(block, "package main") {
 			program += fragment(i, block)
 			continue

@@ -82,7 +82,7 @@ func (s *solo) begin(t tester) *Transaction {
 
 // holds tells whether the transaction would commit now.
 func (s *solo) holds(t tester, tr *Transaction) bool {
-	violated, err := newApplication(s.fsm).violated(tr.reads.conditions())
+	violated, err := s.fsm.begin().violated(tr.reads.conditions())
 	noError(t, err)
 	return violated < 0
 }
@@ -383,7 +383,7 @@ func TestARangeIsWalkedNoFurtherThanItsCount(t *testing.T) {
 		puts = append(puts, putOp(fmt.Sprint(i), ""))
 	}
 	s.results(t, writeEntry(2, 1, 2, 2, ops(puts...)))
-	a := newApplication(s.fsm)
+	a := s.fsm.begin()
 	claim := []command.Condition{{Kind: command.CondRange, Count: 3}}
 	allocs := testing.AllocsPerRun(3, func() {
 		if violated, err := a.violated(claim); violated != 0 || err != nil {

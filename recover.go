@@ -150,22 +150,22 @@ type recovery struct {
 func openRecovery(d *datadir.Dir) (*recovery, error) {
 	id := d.Identity()
 	r := &recovery{self: id.Address, begin: d.BeginRecovery, end: d.EndRecovery}
-	root, err := storage.NewDirRoot(d.Path("state"))
+	v := dirVolume{d}
+	root, err := v.State()
 	if err != nil {
 		return nil, err
 	}
 	if r.store, err = openState(root, nil); err != nil {
 		return nil, err
 	}
-	stores, err := openRaftStores(d.Path("raft"), LogStore(id.LogStore), retention{}, nil)
+	stores, err := openRaftStores(v.Raft, retention{}, nil)
 	if err != nil {
 		return nil, errors.Join(err, r.store.Close())
 	}
 	r.log = stores.log
 	r.stable = stores.stable.(*stableStore).StableStore // which returns its errors
 	r.close = func() error { return errors.Join(r.store.Close(), stores.close()) }
-	err = errors.Join(datadir.SyncDir(d.Path("raft")), datadir.SyncDir(d.Path()))
-	if err == nil {
+	if err = v.SyncNames(); err == nil {
 		err = r.prepare(id)
 	}
 	if err != nil {

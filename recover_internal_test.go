@@ -20,6 +20,7 @@ import (
 	"github.com/skiffdb/skiff/internal/command"
 	"github.com/skiffdb/skiff/internal/datadir"
 	"github.com/skiffdb/skiff/internal/memnet"
+	"github.com/skiffdb/skiff/internal/simdisk"
 	"github.com/skiffdb/skiff/internal/storage"
 )
 
@@ -130,7 +131,7 @@ func (r *recovered) after(t *testing.T, left *diskImage) (what string, resumed *
 // checkNew starts the new cluster, with a copy of what is on the disk.
 func (r *recovered) checkNew(t *testing.T, on *crashDisk) {
 	t.Helper()
-	disk := newCrashDisk(on.image.crash(rand.New(rand.NewPCG(1, 2)), diskLosses[1]))
+	disk := newCrashDisk(on.image.crash(rand.New(rand.NewPCG(1, 2)), simdisk.Losses[1]))
 	if id := disk.identity(t); id != (datadir.Identity{Address: realNode, ClusterID: r.plan.ClusterID}) {
 		t.Errorf("the identity is %+v", id)
 	}
@@ -161,14 +162,14 @@ func TestARecoveryIsInterrupted(t *testing.T) {
 		"a leader":   func(t *testing.T) *life { return leaderLife(t, onDisk, manyJournals()) },
 		"a follower": func(t *testing.T) *life { return followerLife(t, onDisk, largeJournals()) },
 	} {
-		for _, before := range diskLosses[:2] {
-			t.Run(name+", "+before.name, func(t *testing.T) {
+		for _, before := range simdisk.Losses[:2] {
+			t.Run(name+", "+before.Name, func(t *testing.T) {
 				t.Parallel()
 				l := live(t)
 				rnd := crashRand(t)
 				from := l.imageAt(l.latest().moment).crash(rnd, before) // it is killed
 				r := l.recover(t, from)
-				if r.plan.Unapplied == 0 && (name == "a follower" || before.name != diskLosses[0].name) {
+				if r.plan.Unapplied == 0 && (name == "a follower" || before.Name != simdisk.Losses[0].Name) {
 					t.Error("nothing in the log was unapplied, so little is tested")
 				}
 				now, counts := from.clone(), map[string]int{}
@@ -176,7 +177,7 @@ func TestARecoveryIsInterrupted(t *testing.T) {
 					if moment > 0 {
 						r.disk.changes[moment-1].do(now)
 					}
-					for _, loss := range diskLosses {
+					for _, loss := range simdisk.Losses {
 						what, resumed := r.after(t, now.crash(rnd, loss))
 						counts[what]++
 						if resumed != nil { // and may be interrupted again
@@ -191,7 +192,7 @@ func TestARecoveryIsInterrupted(t *testing.T) {
 							if moment > 0 {
 								last = r.disk.changes[moment-1].what
 							}
-							t.Fatalf("after a crash at %d of %d, the last change: %s; %s", moment, len(r.disk.changes), last, loss.name)
+							t.Fatalf("after a crash at %d of %d, the last change: %s; %s", moment, len(r.disk.changes), last, loss.Name)
 						}
 					}
 				}
@@ -278,7 +279,7 @@ func TestADirectoryThatWasNeverAMembers(t *testing.T) {
 			d, err := datadir.Open(dir, realNode, string(LogStoreBolt))
 			noError(t, err)
 			noError(t, d.Close())
-			stores, err := openRaftStores(filepath.Join(dir, "raft"), LogStoreBolt, keepOne, nil)
+			stores, err := openRaftStores(filesIn(filepath.Join(dir, "raft"), LogStoreBolt), keepOne, nil)
 			noError(t, err)
 			noError(t, stores.stable.SetUint64(keyCurrentTerm, 1))
 			noError(t, stores.log.StoreLogs(test.entries))

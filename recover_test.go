@@ -282,7 +282,7 @@ func (c *cluster) identity(i int) string {
 // A recovery that is not possible says why, and changes nothing.
 func TestRecoverRefuses(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, markersOnDemand)
+	c := newCluster(t, 3, func(o *skiff.Options) { markersOnDemand(o); o.LogStore = skiff.LogStoreBolt })
 	value := c.put(0, "k")
 	c.wantEverywhere("k", value)
 	refuse := func(dir string, want error, text string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/util"
 	"github.com/vmihailenco/msgpack/v5"
 
+	"github.com/skiffdb/skiff/internal/message"
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
@@ -66,7 +67,7 @@ func (v *remoteView) call(ctx context.Context, method byte, payload []byte) ([]b
 			return nil, err
 		}
 	case ctx.Err() != nil:
-		return nil, err
+		return nil, gaveUp(endOf(ctx), err)
 	}
 	return nil, fmt.Errorf("%w with %s: %w", ErrViewLost, v.node, err)
 }
@@ -83,7 +84,7 @@ func (v *remoteView) has(ctx context.Context, key []byte, _ *opt.ReadOptions) (b
 	return decodeBool(v.call(ctx, methodViewHas, v.withID(key)))
 }
 
-func (v *remoteView) iterator(ctx func() (context.Context, context.CancelFunc), slice *util.Range, _ *opt.ReadOptions) versionedIterator {
+func (v *remoteView) iterator(ctx func() context.Context, slice *util.Range, _ *opt.ReadOptions) versionedIterator {
 	v.users.Add(1)
 	it := &remoteIterator{view: v, context: ctx, pieceBytes: firstPieceBytes}
 	if slice != nil {
@@ -126,7 +127,7 @@ const firstPieceBytes = 16 << 10
 type remoteIterator struct {
 	util.BasicReleaser
 	view    *remoteView
-	context func() (context.Context, context.CancelFunc)
+	context func() context.Context
 	slice   util.Range
 
 	// piece is a run of neighbouring pairs, ascending; at is the place in it.
@@ -182,13 +183,11 @@ func (it *remoteIterator) scan(r util.Range, backward bool) (reply scanReply, er
 	if err != nil {
 		return reply, err
 	}
-	ctx, cancel := it.context()
-	defer cancel()
-	data, err := it.view.call(ctx, methodScan, payload)
+	data, err := it.view.call(it.context(), methodScan, payload)
 	if err != nil {
 		return reply, err
 	}
-	err = unmarshal(data, &reply)
+	err = message.Unmarshal(data, &reply)
 	return reply, err
 }
 

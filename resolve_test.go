@@ -49,11 +49,7 @@ func lostAnswer(c *cluster, write func(context.Context, *skiff.DB) error, cause 
 	}()
 	done := make(chan error, 1)
 	go func() { done <- write(ctx, db.WithContext(ctx)) }()
-	for c.node(leader).Stats().AppliedIndex == before {
-		if err := testContext(c.t).Err(); err != nil {
-			c.t.Fatal(err)
-		}
-	}
+	until(c.t, "the write was applied", func() bool { return c.node(leader).Stats().AppliedIndex > before })
 	cancel(cause)
 	return <-done
 }

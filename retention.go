@@ -134,17 +134,17 @@ func (l *retainingLog) cut(first, last, end uint64) (uint64, error) {
 		}
 		kept = index
 	}
-	return l.cutForHolds(min(last, kept-1), end)
+	return l.cutForHolds(first, min(last, kept-1), end)
 }
 
 // cutForHolds leaves what followers need that just get a state.
-func (l *retainingLog) cutForHolds(last, end uint64) (uint64, error) {
-	from, held := l.held()
+func (l *retainingLog) cutForHolds(first, last, end uint64) (uint64, error) {
+	from, held := l.held(first)
 	if !held || from > last {
 		return last, nil
 	}
 	var bytes int64
-	for index := end; index >= from; index-- {
+	for index := end; index >= max(from, first); index-- {
 		size, err := l.size(index)
 		if err != nil {
 			return 0, err
@@ -195,7 +195,7 @@ func (l *retainingLog) total() (bytes int64) {
 	return bytes
 }
 
-// hold keeps the entries from index on.
+// hold keeps the entries from index on. Those after it are needed.
 type hold struct {
 	log   *retainingLog
 	index uint64
@@ -226,13 +226,15 @@ func (h *hold) release() {
 	delete(h.log.holds, h)
 }
 
-// held is the lowest index that is held.
-func (l *retainingLog) held() (lowest uint64, any bool) {
+// held is the lowest index that is held, in a log that begins with the entry at first.
+// This node may have got a state itself since it sent one: what it held went with the
+// rest of its log. Just the entry at the index of a hold is not needed.
+func (l *retainingLog) held(first uint64) (lowest uint64, any bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for h := range l.holds {
 		switch {
-		case time.Since(h.used) > 2*installStall:
+		case time.Since(h.used) > 2*installStall || h.index+1 < first:
 			delete(l.holds, h)
 		case !any || h.index < lowest:
 			lowest, any = h.index, true

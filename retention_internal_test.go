@@ -72,6 +72,37 @@ func TestWhatStaysOfTheLogBehindASnapshot(t *testing.T) {
 	}
 }
 
+// A node sends a state, and then gets one itself, which takes the place of its log. What
+// it held for the other one is gone, and keeps nobody from removing what came later.
+func TestAHoldGoesWithTheLog(t *testing.T) {
+	l := newRetainingLog(raft.NewInmemStore(), retention{entries: 1, bytes: 1000})
+	storeSizes(t, l, 10, 10, 10)
+	h := l.hold(2)
+	noError(t, l.DeleteRange(1, 3))
+	for index := uint64(20); index <= 30; index++ {
+		noError(t, l.StoreLog(&raft.Log{Index: index, Term: 2, Data: []byte("x")}))
+	}
+	noError(t, l.DeleteRange(20, 29))
+	if first, err := l.FirstIndex(); err != nil || first != 30 {
+		t.Errorf("the log begins at %d, %v", first, err)
+	}
+	h.release()
+}
+
+// A state that ends just before the log leaves its receiver the whole log to get.
+func TestAHoldJustBeforeTheLog(t *testing.T) {
+	l := newRetainingLog(raft.NewInmemStore(), retention{entries: 1, bytes: 1000})
+	for index := uint64(101); index <= 110; index++ {
+		noError(t, l.StoreLog(&raft.Log{Index: index, Term: 2, Data: []byte("x")}))
+	}
+	h := l.hold(100)
+	noError(t, l.DeleteRange(101, 109))
+	if first, err := l.FirstIndex(); err != nil || first != 101 {
+		t.Errorf("the log begins at %d, %v", first, err)
+	}
+	h.release()
+}
+
 // What raft removes at the end of the log is wrong, or installed over, and goes.
 func TestTheEndOfTheLogIsRemovedAsAsked(t *testing.T) {
 	l := newRetainingLog(raft.NewInmemStore(), retention{entries: 50, bytes: 1000, grown: 1000})

@@ -7,12 +7,17 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
 )
 
 // retryPolicy says how attempts are repeated.
 type retryPolicy struct {
 	wait  time.Duration // before the first repetition; doubles up to 16 times itself
 	count int           // repetitions; 0: no limit
+	// untold: nobody tells when there is a leader again, so that it doubles up to 4 times
+	// itself only.
+	untold bool
 }
 
 // pause waits before repetition number n (from 0), or returns the reason not to
@@ -21,7 +26,11 @@ func (p retryPolicy) pause(ctx context.Context, n int, early <-chan struct{}) er
 	if p.count > 0 && n >= p.count {
 		return errRetriesUsedUp
 	}
-	d := p.wait << min(n, 4)
+	doublings := 4
+	if p.untold {
+		doublings = 2
+	}
+	d := p.wait << min(n, doublings)
 	timer := time.NewTimer(d/2 + rand.N(d/2+1))
 	defer timer.Stop()
 	select {
@@ -30,7 +39,7 @@ func (p retryPolicy) pause(ctx context.Context, n int, early <-chan struct{}) er
 	case <-early:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return endOf(ctx)
 	}
 }
 
@@ -54,7 +63,7 @@ func moreTelling(earlier, later error) error {
 }
 
 // givenUp leaves out what the last attempt says of its effect: an earlier one may have
-// had another. So may what has ended the context.
+// had another. So may what has ended the context, and neither is the answer to a read.
 type givenUp struct{ reason, last error }
 
 func (e *givenUp) Error() string {
@@ -66,7 +75,7 @@ func (e *givenUp) Error() string {
 }
 
 func (e *givenUp) Is(target error) bool {
-	return !isOutcome(target) && (errors.Is(e.reason, target) || errors.Is(e.last, target))
+	return !isOutcome(target) && target != leveldb.ErrNotFound && (errors.Is(e.reason, target) || errors.Is(e.last, target))
 }
 
 // isOutcome tells whether an error is one of the three kinds that those of writes are of.

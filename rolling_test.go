@@ -178,8 +178,11 @@ func countUp(db *skiff.DB, name, value string) error {
 		return err
 	}
 	defer tr.Discard()
-	n, err := counterValue(tr.Get(key, nil))
-	if err != nil {
+	n := 0
+	switch count, err := tr.Get(key, nil); {
+	case err == nil:
+		n, _ = strconv.Atoi(string(count))
+	case err != leveldb.ErrNotFound:
 		return err
 	}
 	if err := tr.Put(key, []byte(strconv.Itoa(n+1)), nil); err != nil {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/skiffdb/skiff/internal/command"
+	"github.com/skiffdb/skiff/internal/message"
 	"github.com/skiffdb/skiff/internal/storage"
 	"github.com/skiffdb/skiff/internal/wire"
 )
@@ -85,6 +87,7 @@ var remoteErrors = []error{
 	18: ErrReplaced,
 	19: ErrQuorum,
 	20: ErrRejected,
+	21: ErrReadFailed,
 }
 
 func encodeError(err error) error {
@@ -111,11 +114,12 @@ func decodeError(err error) error {
 		if code == 0 || int(code) >= len(remoteErrors) {
 			continue // of a newer version
 		}
-		known := remoteErrors[code]
-		if isLevelDB(known) {
-			return known
+		if known := remoteErrors[code]; !slices.Contains(failure.kinds, known) {
+			failure.kinds = append(failure.kinds, known)
 		}
-		failure.kinds = append(failure.kinds, known)
+	}
+	if len(failure.kinds) == 1 && isLevelDB(failure.kinds[0]) {
+		return failure.kinds[0]
 	}
 	return failure
 }
@@ -129,6 +133,29 @@ type remoteFailure struct {
 func (e *remoteFailure) Error() string   { return e.text }
 func (e *remoteFailure) Unwrap() []error { return e.kinds }
 
+// stoppedThere says of another node's answer that it has stopped, or stops, that nobody is
+// there: it is not this node that has. kind is ErrNoLeader or ErrUnreachable.
+func stoppedThere(kind error, node string, answer error) error {
+	if !hasStopped(answer) || errors.Is(answer, ErrUnreachable) { // the latter: a third one has
+		return answer
+	}
+	err := fmt.Errorf("%w: %s: %v", kind, node, answer) //nolint:errorlint // its kinds are that node's
+	if errors.Is(answer, ErrNotApplied) {
+		return because(ErrNotApplied, err)
+	}
+	return err
+}
+
+// tellPeer sends a request, whose answer does not matter, to a node that does not have to
+// lead. One that has stopped, or does not answer, is ErrUnreachable.
+func (n *Node) tellPeer(ctx context.Context, peer string, method byte, payload []byte) error {
+	_, err := n.peers.call(ctx, peer, method, payload)
+	if answered(err) {
+		return stoppedThere(ErrUnreachable, peer, decodeError(err))
+	}
+	return noAnswer(peer, err)
+}
+
 // sendError tells whether a request that carried a command certainly had no
 // effect, given the error of peers.call.
 func sendError(err error) error {
@@ -138,6 +165,8 @@ func sendError(err error) error {
 		return decodeError(err)
 	case errors.Is(err, ErrUnreachable), errors.Is(err, ErrRefused):
 		return because(ErrNotApplied, err)
+	case errors.Is(err, wire.ErrConnLost):
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	return err
 }
@@ -161,11 +190,8 @@ func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]by
 	case methodPropose:
 		return n.servePropose(ctx, payload)
 	case methodReadIndex:
-		if len(payload) != 1 {
-			return nil, errMalformed
-		}
-		index, err := n.leaderIndex(ctx, Consistency(payload[0]))
-		return binary.BigEndian.AppendUint64(nil, index), encodeError(err)
+		reply, err := n.serveReadIndex(ctx, payload)
+		return reply, encodeError(err)
 	case methodReach:
 		reached, err := n.serveReach()
 		return reached, encodeError(err)
@@ -367,7 +393,7 @@ func bare(err error) error {
 // answer decodes a request, calls fn and encodes its reply.
 func answer[Request, Reply any](payload []byte, fn func(Request) (Reply, error)) ([]byte, error) {
 	var request Request
-	if err := unmarshal(payload, &request); err != nil {
+	if err := message.Unmarshal(payload, &request); err != nil {
 		return nil, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	reply, err := fn(request)
@@ -392,7 +418,7 @@ func (c *clientConn) submit(ctx context.Context, cmd []byte) ([]byte, error) {
 		return nil, because(ErrTooLarge, err)
 	}
 	begun := time.Now()
-	res, err := c.n.send(ctx, cmd)
+	res, err := c.n.sendWhenLed(ctx, cmd)
 	if err != nil {
 		err = outcome(err)
 	}
@@ -443,7 +469,7 @@ func (c *clientConn) addView(ctx context.Context, id uint64, v view) error {
 	defer c.mu.Unlock()
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return endOf(ctx)
 	case c.views[id] != nil:
 		return fmt.Errorf("%w: view %d is open", errMalformed, id)
 	case c.closed || len(c.views) >= maxViews:

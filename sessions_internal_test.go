@@ -131,7 +131,7 @@ func benchSessions(b *testing.B, group, batch int, sessions bool) {
 	index := uint64(1)
 	b.ResetTimer()
 	for done := 0; done < b.N; {
-		a := newApplication(m)
+		a := m.begin()
 		for i := range batch {
 			index++
 			var encoded [][]byte

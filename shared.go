@@ -42,7 +42,7 @@ func (s *shared[T]) do(ctx context.Context) (T, error) {
 		return r.value, r.err
 	case <-ctx.Done():
 		var zero T
-		return zero, context.Cause(ctx)
+		return zero, endOf(ctx)
 	}
 }
 

@@ -88,6 +88,9 @@ func TestLogThatCannotBeRead(t *testing.T) {
 			}
 			c.wantFailed(c.nodes[sick], "read log entry")
 			if role == "leader" {
+				if err := c.nodes[sick].mayLead(c.nodes[sick].raft.CurrentTerm()); err == nil {
+					t.Error("it keeps others from being elected")
+				}
 				c.elect(1, 2)
 			}
 			noError(t, c.nodes[2].DB().WithContext(c.ctx).Put([]byte("k"), []byte("later"), nil))

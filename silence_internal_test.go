@@ -51,7 +51,7 @@ func TestNoVoteWhileALeaseMayHold(t *testing.T) {
 // A node is silent when it is started with a log; one without had nobody to answer.
 func TestSilenceAfterARestart(t *testing.T) {
 	t.Parallel()
-	again := written(t)
+	again := written(t, LogStoreWAL)
 	fresh := again
 	fresh.Dir = filepath.Join(t.TempDir(), "node")
 	for _, o := range []Options{again, fresh} {

@@ -20,7 +20,7 @@ var storeModes = []struct {
 	name   string
 	change func(*skiff.Options)
 }{
-	{"bolt", func(*skiff.Options) {}},
+	{"bolt", func(o *skiff.Options) { o.LogStore = skiff.LogStoreBolt }},
 	{"wal", func(o *skiff.Options) { o.LogStore = skiff.LogStoreWAL }},
 	{"memory", func(o *skiff.Options) { o.InMemory = true }},
 }
@@ -394,25 +394,10 @@ func TestFollowerLostDuringInstall(t *testing.T) {
 }
 
 // truncate takes snapshots on the nodes, after which the log before them is not
-// there any more. raft-wal goes on serving it from the segment that it is writing,
-// which does no harm, until it is opened again.
+// there any more.
 func (c *cluster) truncate(nodes ...int) {
 	c.t.Helper()
 	c.snapshot(nodes...)
-	if c.options.LogStore != skiff.LogStoreWAL {
-		return
-	}
-	for _, i := range nodes {
-		c.kill(i)
-	}
-	for _, i := range nodes {
-		c.start(i)
-	}
-	for _, i := range nodes {
-		if err := c.node(i).WaitReady(testContext(c.t)); err != nil {
-			c.t.Fatalf("node %d is not ready: %v", i, err)
-		}
-	}
 }
 
 // leaderAmong is the leader, when not all nodes are connected.

@@ -13,6 +13,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/skiffdb/skiff/internal/datadir"
+	"github.com/skiffdb/skiff/internal/message"
 	"github.com/skiffdb/skiff/internal/wire"
 )
 
@@ -53,7 +54,7 @@ func (m *membership) oneAtATime(ctx context.Context) (done func(), err error) {
 	case m.changing <- struct{}{}:
 		return func() { <-m.changing }, nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, endOf(ctx)
 	}
 }
 
@@ -98,25 +99,10 @@ func signal(c chan struct{}) {
 	}
 }
 
-// identity is what the data directory remembers, in memory nothing.
-func (n *Node) identity() datadir.Identity {
-	if n.dir == nil {
-		return datadir.Identity{}
-	}
-	return n.dir.Identity()
-}
-
-func (n *Node) updateIdentity(change func(*datadir.Identity)) error {
-	if n.dir == nil {
-		return nil
-	}
-	return n.dir.Update(change)
-}
-
 // loadMembership finds out where the node stands, given whether it has a log or a
 // state.
 func (n *Node) loadMembership(fresh bool) error {
-	id, m := n.identity(), &n.membership
+	id, m := n.volume.Identity(), &n.membership
 	m.leaving.Store(id.Gone == datadir.Leaving)
 	switch {
 	case id.Gone == datadir.Left, id.Gone == datadir.Removed:
@@ -131,7 +117,7 @@ func (n *Node) loadMembership(fresh bool) error {
 		m.moving.Store(&id.MovedFrom)
 		servers, _ := n.fsm.roster.members()
 		if old, known := find(servers, id.MovedFrom); known {
-			err := n.updateIdentity(func(i *datadir.Identity) { i.MovedReplica = old.Suffrage != raft.Voter })
+			err := n.volume.Update(func(i *datadir.Identity) { i.MovedReplica = old.Suffrage != raft.Voter })
 			if err != nil {
 				return err
 			}
@@ -186,7 +172,7 @@ func (n *Node) wantedPlace() (change, bool) {
 	c := change{Op: opJoin, Address: n.address, Nonvoter: n.options.Nonvoter}
 	servers, _ := n.fsm.roster.members()
 	if from := n.membership.movingFrom(); from != "" {
-		c.Op, c.From, c.Nonvoter = opMove, from, n.identity().MovedReplica
+		c.Op, c.From, c.Nonvoter = opMove, from, n.volume.Identity().MovedReplica
 		return c, true
 	}
 	self, member := find(servers, n.address)
@@ -268,7 +254,7 @@ func (n *Node) checkRoster() {
 	servers, index := n.fsm.roster.members()
 	self, member := find(servers, n.address)
 	_, stillOld := find(servers, n.membership.movingFrom())
-	if member && !stillOld && (self.Suffrage == raft.Voter || n.identity().MovedReplica) {
+	if member && !stillOld && (self.Suffrage == raft.Voter || n.volume.Identity().MovedReplica) {
 		n.hasMoved()
 	}
 	if !n.settled() {
@@ -287,7 +273,7 @@ func (n *Node) hasMoved() {
 	if n.membership.movingFrom() == "" {
 		return
 	}
-	if err := n.updateIdentity(func(i *datadir.Identity) { i.MovedFrom, i.MovedReplica = "", false }); err != nil {
+	if err := n.volume.Update(func(i *datadir.Identity) { i.MovedFrom, i.MovedReplica = "", false }); err != nil {
 		n.warn(err, "not recorded that the node has moved")
 		return
 	}
@@ -324,9 +310,9 @@ type place struct {
 	Index    uint64
 }
 
-// placeOf answers askForStanding on the leader.
+// placeOf answers askForStanding.
 func (n *Node) placeOf(ctx context.Context, m memberID) (place, error) {
-	index, err := n.leads.do(ctx)
+	index, err := n.tryReadIndex(ctx, Linearizable)
 	if err == nil {
 		err = n.fsm.applied.wait(ctx, index)
 	}
@@ -338,11 +324,11 @@ func (n *Node) placeOf(ctx context.Context, m memberID) (place, error) {
 	return place{Member: member, Replaced: n.fsm.roster.replaced(m.Address, m.Identity), Index: index}, nil
 }
 
-// askForStanding asks the leader, if others know it, whether this node is a member.
+// askForStanding asks one who knows whether this node is a member.
 func (n *Node) askForStanding() {
 	answers, _ := n.askPeers()
-	i := slices.IndexFunc(answers, func(h hello) bool { return h.Leader != "" && h.Leader != n.address })
-	if i < 0 {
+	knows := n.whoKnows(answers)
+	if knows == "" {
 		return
 	}
 	payload, err := msgpack.Marshal(&memberID{n.address, n.self()})
@@ -351,10 +337,10 @@ func (n *Node) askForStanding() {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, n.options.RPCTimeout)
 	defer cancel()
-	reply, err := n.peers.call(ctx, answers[i].Leader, methodMember, payload)
+	reply, err := n.peers.call(ctx, knows, methodMember, payload)
 	var p place
 	if err == nil {
-		err = unmarshal(reply, &p)
+		err = message.Unmarshal(reply, &p)
 	}
 	switch {
 	case err != nil:
@@ -365,6 +351,22 @@ func (n *Node) askForStanding() {
 	case !p.Member:
 		n.expelled(ErrRemoved)
 	}
+}
+
+// whoKnows is a node that can tell what the cluster has agreed on about this one: the
+// leader, as others know it. When that is at this node's own address, it is the process
+// that has replaced it, and one who says so is asked. "" if there is none.
+func (n *Node) whoKnows(answers []hello) string {
+	replacement := ""
+	for _, h := range answers {
+		switch {
+		case h.Leader != "" && h.Leader != n.address:
+			return h.Leader
+		case h.Leader == n.address && n.leader() != n.address:
+			replacement = h.Address
+		}
+	}
+	return replacement
 }
 
 // expelled stops a node that is no member any more.
@@ -415,13 +417,13 @@ func (n *Node) leaveForGood(ctx context.Context) bool {
 }
 
 func (n *Node) recordGone(how string) error {
-	return n.updateIdentity(func(i *datadir.Identity) { i.Gone = how })
+	return n.volume.Update(func(i *datadir.Identity) { i.Gone = how })
 }
 
 // stays notices that the node is a member still, though it had asked to leave when it
 // ran before.
 func (n *Node) stays() {
-	if n.identity().Gone != datadir.Leaving || n.leader() == "" || !n.isMember() || !n.isRunning() {
+	if n.volume.Identity().Gone != datadir.Leaving || n.leader() == "" || !n.isMember() || !n.isRunning() {
 		return
 	}
 	if err := n.recordGone(""); err != nil {

@@ -82,7 +82,7 @@ func TestWhatAFailedNodeTells(t *testing.T) {
 func TestWhatAHalfStartedNodeTells(t *testing.T) {
 	t.Parallel()
 	n, s := watchedNode(t)
-	for _, step := range []func(context.Context) error{n.openDir, n.openState, n.listen, n.startRaft} {
+	for _, step := range []func(context.Context) error{n.openDisk, n.openState, n.listen, n.startRaft} {
 		noError(t, step(t.Context()))
 	}
 	if len(s.C) > 0 {

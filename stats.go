@@ -136,7 +136,7 @@ func (n *Node) Term() uint64 {
 // nothing.
 func (n *Node) Stats() Stats {
 	s := Stats{
-		Address: n.address, State: n.State(), LogStore: n.logStore(),
+		Address: n.address, State: n.State(), LogStore: n.options.LogStore,
 		Writes: n.counters.writeStats(), Reads: n.counters.readStats(),
 		Version: Version, GoVersion: goVersion(), Uptime: n.uptime(),
 	}
@@ -144,6 +144,7 @@ func (n *Node) Stats() Stats {
 		return s
 	}
 	defer n.ops.Done()
+	s.LogStore = LogStore(n.volume.Identity().LogStore)
 	if id := n.knownClusterID(); !id.IsZero() {
 		s.ClusterID = id.String()
 	}
@@ -174,13 +175,6 @@ func (n *Node) uptime() time.Duration {
 		return 0
 	}
 	return time.Since(n.started)
-}
-
-func (n *Node) logStore() LogStore {
-	if n.options.InMemory {
-		return "memory"
-	}
-	return n.options.LogStore
 }
 
 // membership is this node's latest configuration.
@@ -215,11 +209,11 @@ func (n *Node) checksum(ctx context.Context, index uint64) (Checksum, error) {
 	defer view.Release()
 	applied, err := view.Applied()
 	if err != nil {
-		return c, n.notRunning(err)
+		return c, n.readError(err)
 	}
 	c.Index = applied.Index
 	c.Sum, err = view.Checksum(ctx)
-	return c, n.notRunning(err)
+	return c, n.readError(err)
 }
 
 func goVersion() string {

@@ -257,7 +257,7 @@ func TestInstallIsInTheStats(t *testing.T) {
 }
 
 // until waits for a condition that nobody tells of.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for ctx := testContext(t); !ok(); runtime.Gosched() {
 		if ctx.Err() != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/skiffdb/skiff/internal/message"
 )
 
 // Peer is a member of the cluster as seen from one node, which has asked it.
@@ -93,7 +95,7 @@ func (n *Node) memberPeers(ctx context.Context) ([]Peer, error) {
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, endOf(ctx)
 	}
 	peers := describePeers(answers, n.stores.retaining)
 	for i := range peers {
@@ -115,7 +117,7 @@ func (n *Node) askStatus(ctx context.Context, m Member) statusAnswer {
 	a.latency = time.Since(begun)
 	var s status
 	if err == nil {
-		err = unmarshal(reply, &s)
+		err = message.Unmarshal(reply, &s)
 	}
 	if err != nil {
 		a.err = err

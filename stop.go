@@ -101,7 +101,7 @@ func (n *Node) drain(ctx context.Context) {
 // markForNextStart takes a snapshot, so that the next start has nothing to read in
 // the log.
 func (n *Node) markForNextStart(ctx context.Context) {
-	if ctx.Err() != nil || n.dir == nil {
+	if ctx.Err() != nil || n.options.InMemory {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.options.RPCTimeout)
@@ -140,8 +140,8 @@ func (n *Node) close() error {
 	if n.stores != nil {
 		errs = append(errs, n.stores.close())
 	}
-	if n.dir != nil {
-		errs = append(errs, n.dir.Close())
+	if n.volume != nil {
+		errs = append(errs, n.volume.Close())
 	}
 	n.events.close(n.stamp(Stopped{}))
 	return errors.Join(errs...)

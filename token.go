@@ -2,7 +2,6 @@ package skiff
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -35,10 +34,10 @@ func (t Token) parse() (cluster wire.ClusterID, session, seq uint64, err error) 
 	if len(parts) != 3 {
 		return cluster, 0, 0, errToken
 	}
-	n, err := hex.Decode(cluster[:], []byte(parts[0]))
+	cluster, err = wire.ParseClusterID(parts[0])
 	session, err1 := strconv.ParseUint(parts[1], 10, 64)
 	seq, err2 := strconv.ParseUint(parts[2], 10, 64)
-	if errors.Join(err, err1, err2) != nil || n != len(cluster) || seq+1 == 0 || tokenOf(cluster, session, seq) != t {
+	if errors.Join(err, err1, err2) != nil || seq+1 == 0 || tokenOf(cluster, session, seq) != t {
 		return cluster, 0, 0, errToken
 	}
 	return cluster, session, seq, nil
@@ -75,6 +74,7 @@ func (p *proposer) repeat(ctx context.Context, token Token, encoded []byte) (rec
 		return command.EncodeWrites(session, seq, 0, nil, [][]byte{encoded})
 	})
 	switch {
+	case errors.Is(err, ErrUnknownOutcome): // whatever it says beside
 	case errors.Is(err, errToken), errors.Is(err, errOtherCluster):
 		err = because(ErrRejected, err)
 	case errors.Is(err, errCancelled): // and it would be again

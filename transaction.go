@@ -63,11 +63,10 @@ func (tr *Transaction) get(key []byte, ro *opt.ReadOptions) ([]byte, error) {
 	if value, known, err := tr.own(key); known || err != nil {
 		return value, err
 	}
-	ctx, cancel := tr.db.callContext()
-	defer cancel()
+	ctx := tr.db.callContext()
 	value, version, err := tr.view.get(ctx, key, ro)
 	failure := err
-	if errors.Is(err, leveldb.ErrNotFound) {
+	if err == leveldb.ErrNotFound {
 		failure = nil
 	}
 	if done := tr.saw(failure, func(r *readSet) { r.key(string(key), version) }); done != nil {
@@ -111,7 +110,7 @@ func (tr *Transaction) saw(failure error, record func(*readSet)) error {
 // Has tells whether key exists as the transaction sees it.
 func (tr *Transaction) Has(key []byte, ro *opt.ReadOptions) (bool, error) {
 	_, err := tr.get(key, ro)
-	if errors.Is(err, leveldb.ErrNotFound) {
+	if err == leveldb.ErrNotFound {
 		return false, nil
 	}
 	return err == nil, tr.db.wrap("has in transaction", err)
@@ -196,8 +195,7 @@ func (tr *Transaction) Commit() error {
 	if err != nil || len(w.Ops) == 0 {
 		return err // what was read was all true at one moment, when the view was opened
 	}
-	ctx, cancel := tr.db.callContext()
-	defer cancel()
+	ctx := tr.db.callContext()
 	_, err = tr.db.propose(ctx, "commit", newProposal(w))
 	return err
 }

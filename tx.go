@@ -156,7 +156,7 @@ func (a *attempts) begin() (*Tx, error) {
 // unlessGivenUp returns err, unless it only says that ctx has ended after an attempt
 // in vain.
 func (a *attempts) unlessGivenUp(err error) error {
-	if a.inVain > 0 && a.db.ctx.Err() != nil && errors.Is(err, context.Cause(a.db.ctx)) && !errors.Is(err, ErrUnknownOutcome) {
+	if a.inVain > 0 && a.db.ctx.Err() != nil && errors.Is(err, endOf(a.db.ctx)) && !errors.Is(err, ErrUnknownOutcome) {
 		return a.gaveUp()
 	}
 	return err
@@ -164,7 +164,7 @@ func (a *attempts) unlessGivenUp(err error) error {
 
 // gaveUp tells why there were attempts in vain, and why there are no more.
 func (a *attempts) gaveUp() error {
-	cause := &foreign{fmt.Errorf("given up: %w", context.Cause(a.db.ctx))}
+	cause := &foreign{fmt.Errorf("given up: %w", endOf(a.db.ctx))}
 	e := &Error{Op: a.op, Node: a.db.backend.node(), Kind: ErrConflict, Err: cause}
 	switch {
 	case errors.Is(a.reason, ErrConflict):

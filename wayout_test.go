@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skiffdb/skiff"
 )
@@ -19,7 +20,10 @@ func TestDamagedLogOfARunningMember(t *testing.T) {
 	for _, mode := range storeModes[:2] {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 3, mode.change)
+			c := newCluster(t, 3, func(o *skiff.Options) {
+				mode.change(o)
+				o.HeartbeatTimeout = time.Second // it has to go on leading, on a busy machine too
+			})
 			sick := c.leader()
 			away := (sick + 1) % 3
 			c.net.Partition(c.addrs, []string{c.addrs[away]}, []string{c.addrs[sick], c.addrs[(sick+2)%3]})

@@ -75,9 +75,9 @@ func (w *weakness) check() error {
 // leads. State says [StateWeakened] meanwhile, and [Weakened] is told.
 //
 // Another call replaces the time of an earlier one; d of 0 ends it. Errors are
-// [ErrQuorum] for the only voter, [ErrNotMember], those of [Node.TransferLeadership] if
-// this node leads and no other leader was elected in time, and [*OptionError] for a
-// negative d.
+// [ErrQuorum] for the only voter, [ErrNotMember], [ErrNoLeader] if ctx ended before the
+// node could find out whether it is a member, those of [Node.TransferLeadership] if this
+// node leads and no other leader was elected in time, and [*OptionError] for a negative d.
 func (n *Node) Weaken(ctx context.Context, d time.Duration) error {
 	return n.wrapNil("weaken", n.weaken(ctx, d))
 }
@@ -96,9 +96,11 @@ func (n *Node) weaken(ctx context.Context, d time.Duration) error {
 		n.weakness.end(nil)
 		n.tellState()
 		return nil
-	case !n.isMember():
-		return fmt.Errorf("%w: %s", ErrNotMember, n.address)
-	case len(n.otherVoters()) == 0:
+	}
+	if err := n.awaitMembership(ctx); err != nil {
+		return err
+	}
+	if len(n.otherVoters()) == 0 {
 		return fmt.Errorf("%w: there is no other voter", ErrQuorum)
 	}
 	until := time.Now().Add(d)
@@ -113,6 +115,23 @@ func (n *Node) weaken(ctx context.Context, d time.Duration) error {
 	n.emit(Weakened{Until: until})
 	leader := n.leader()
 	n.wg.Go(func() { n.watchWeakness(leader, until, ended) })
+	return nil
+}
+
+// awaitMembership returns when the node knows that it is a member. It may know a leader
+// by its heartbeats, and not have got the membership yet.
+func (n *Node) awaitMembership(ctx context.Context) error {
+	if n.isMember() {
+		return nil
+	}
+	if !n.waiting() {
+		if err := n.readBarrier(ctx, Linearizable); err != nil {
+			return err
+		}
+	}
+	if !n.isMember() {
+		return fmt.Errorf("%w: %s", ErrNotMember, n.address)
+	}
 	return nil
 }
 
@@ -154,8 +173,7 @@ func (n *Node) weakenAt(ctx context.Context, addr string, d time.Duration) error
 	ctx, cancel := n.bound(ctx)
 	defer cancel()
 	ms := uint64((max(d, 0) + time.Millisecond - 1).Milliseconds()) // 0 would end it
-	_, err = n.peers.call(ctx, peer, methodWeaken, binary.BigEndian.AppendUint64(nil, ms))
-	return n.wrapNil("weaken "+peer, decodeError(err))
+	return n.wrapNil("weaken "+peer, n.tellPeer(ctx, peer, methodWeaken, binary.BigEndian.AppendUint64(nil, ms)))
 }
 
 func (n *Node) serveWeaken(ctx context.Context, payload []byte) ([]byte, error) {

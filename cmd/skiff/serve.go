@@ -23,7 +23,8 @@ func newServeCmd(e *env) *cobra.Command {
 		Short: "Run a node",
 		Long: `Run a node that others reach at ADDRESS, a multiaddr, until SIGINT or SIGTERM; it then
 hands over leadership and stops. A second signal ends it at once, which is safe too. It ends
-by itself when the node is removed from its cluster.
+by itself when the node is removed from its cluster. When a disk that is full or broken stops
+the node, it is started again until that works; a line that begins with "failed" says so.
 
 All nodes of a new cluster are given each other as --peer; from then on the data directory
 knows the members. A node that comes later is given members to --join, or waits as --standby,
@@ -37,7 +38,7 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 	}
 	var o skiff.Options
 	var events bool
-	logStore := choice{string(skiff.LogStoreBolt), []string{string(skiff.LogStoreBolt), string(skiff.LogStoreWAL)}}
+	logStore := choice{words: []string{string(skiff.LogStoreBolt), string(skiff.LogStoreWAL)}}
 	logLevel := choice{"info", []string{"debug", "info", "warn", "error"}}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Dir, "dir", "", "data `directory`")
@@ -51,7 +52,7 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 	flags.IntVar(&o.MinConsensus, "min-consensus", 0, "voters that have to be reachable until the node is ready (default a majority)")
 	flags.DurationVar(&o.InactivityTimeout, "inactivity-timeout", 0, "idleness after which a connection is closed (default 30s)")
 	flags.StringVar(&o.Listen, "listen", "", "`address` to listen on (default ADDRESS)")
-	addChoice(cmd, flags, &logStore, "log-store", "", "store under the raft log of a new data directory")
+	addChoice(cmd, flags, &logStore, "log-store", "", "store under the raft log of a new data directory (default wal)")
 	addChoice(cmd, flags, &logLevel, "log-level", "", "what to log")
 	flags.BoolVar(&events, "events", false, "print what happens as JSON lines to standard output")
 	flags.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "silence of the leader before an election (default 500ms)")
@@ -73,20 +74,22 @@ before as --moved-from, once. The log goes to standard error, and so does one li
 		if events {
 			signal.Ignore(syscall.SIGPIPE) // the node goes on when nobody reads them any more
 		}
-		return serve(cmd.Context(), e, args[0], o, h, events)
+		return keepServing(cmd.Context(), e, args[0], func(ctx context.Context) (bool, error) {
+			return serve(ctx, e, args[0], o, h, events)
+		})
 	}
 	return cmd
 }
 
-// serve runs a node until ctx ends or it fails.
-func serve(ctx context.Context, e *env, address string, o skiff.Options, h *httpOptions, events bool) (err error) {
+// serve runs a node until ctx ends or it fails, and reports whether it has started.
+func serve(ctx context.Context, e *env, address string, o skiff.Options, h *httpOptions, events bool) (started bool, err error) {
 	node, err := skiff.New(address, o)
 	if err != nil {
-		return err
+		return false, err
 	}
 	server, err := h.listen(e, node)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, server.close()) }()
 	if events {
@@ -97,9 +100,9 @@ func serve(ctx context.Context, e *env, address string, o skiff.Options, h *http
 	}
 	switch err := node.Start(ctx); {
 	case err != nil && ctx.Err() != nil:
-		return nil // told to end before it had begun
+		return false, nil // told to end before it had begun
 	case err != nil:
-		return err
+		return false, err
 	}
 	if o.Standby {
 		fmt.Fprintf(e.stderr, "waiting %s\n", node.Address())
@@ -107,7 +110,7 @@ func serve(ctx context.Context, e *env, address string, o skiff.Options, h *http
 	err = watch(ctx, e, node)
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	return errors.Join(err, node.Stop(stopCtx))
+	return true, errors.Join(err, node.Stop(stopCtx))
 }
 
 // watch announces that the node is ready, and returns when ctx ends or the node was

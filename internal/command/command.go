@@ -168,7 +168,8 @@ func EncodeWrites(session, seq, low uint64, kept []Span, writes [][]byte) []byte
 	var buf bytes.Buffer
 	buf.Grow(size)
 	buf.WriteByte(Version)
-	e := msgpack.NewEncoder(&buf)
+	e := encoderTo(&buf)
+	defer msgpack.PutEncoder(e)
 	must(e.EncodeUint(uint64(KindWrite)))
 	must(e.EncodeUint(session))
 	must(e.EncodeUint(seq))
@@ -197,7 +198,8 @@ func EncodeWrite(w Write) []byte {
 	}
 	var buf bytes.Buffer
 	buf.Grow(size)
-	e := msgpack.NewEncoder(&buf)
+	e := encoderTo(&buf)
+	defer msgpack.PutEncoder(e)
 	must(e.EncodeArrayLen(len(w.Conditions)))
 	for _, c := range w.Conditions {
 		encodeCondition(e, c)
@@ -254,10 +256,18 @@ func encodeBytes(e *msgpack.Encoder, b []byte) error {
 func encode(k Kind, body func(*msgpack.Encoder) error) []byte {
 	var buf bytes.Buffer
 	buf.WriteByte(Version)
-	e := msgpack.NewEncoder(&buf)
+	e := encoderTo(&buf)
+	defer msgpack.PutEncoder(e)
 	must(e.EncodeUint(uint64(k)))
 	must(body(e))
 	return buf.Bytes()
+}
+
+// encoderTo returns an encoder from msgpack's pool.
+func encoderTo(buf *bytes.Buffer) *msgpack.Encoder {
+	e := msgpack.GetEncoder()
+	e.Reset(buf)
+	return e
 }
 
 // must holds because a bytes.Buffer takes every write.

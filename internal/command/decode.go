@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -10,7 +11,8 @@ import (
 )
 
 // Decode reads an entry. It never panics and needs memory in proportion to
-// len(b), whatever lengths b announces. The command does not alias b.
+// len(b), whatever lengths b announces. Keys and values in the command are parts of b,
+// which therefore must not change; to append to one copies it.
 func Decode(b []byte) (*Command, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("%w: empty", ErrMalformed)
@@ -27,7 +29,7 @@ func Decode(b []byte) (*Command, error) {
 }
 
 // DecodeWrite reads one write made by EncodeWrite, as a node does that gets it
-// from a peer or client.
+// from a peer or client. It is as Decode.
 func DecodeWrite(b []byte) (Write, error) {
 	d := newDecoder(b)
 	w := d.write()
@@ -36,21 +38,26 @@ func DecodeWrite(b []byte) (Write, error) {
 
 // decoder keeps the first error, so that the code that uses it reads straight.
 type decoder struct {
-	src *bytes.Reader
-	mp  *msgpack.Decoder
-	err error
+	input []byte
+	src   bytes.Reader // over input
+	mp    *msgpack.Decoder
+	err   error
 }
 
 func newDecoder(b []byte) *decoder {
-	src := bytes.NewReader(b)
-	return &decoder{src: src, mp: msgpack.NewDecoder(src)}
+	d := &decoder{input: b, mp: msgpack.GetDecoder()}
+	d.src.Reset(b)
+	d.mp.Reset(&d.src)
+	return d
 }
 
 // left counts the bytes not yet read; a bytes.Reader is read without buffering.
 func (d *decoder) left() int { return d.src.Len() }
 
-// end tells what was wrong, if only that the input goes on.
+// end tells what was wrong, if only that the input goes on. Nothing can be read after it.
 func (d *decoder) end() error {
+	msgpack.PutDecoder(d.mp)
+	d.mp = nil
 	if d.err == nil && d.left() != 0 {
 		d.fail("%d bytes left over", d.left())
 	}
@@ -197,11 +204,11 @@ func (d *decoder) bytes() []byte {
 		d.fail("bytes of length %d in %d (%v)", n, d.left(), err)
 		return nil
 	}
-	b := make([]byte, n)
-	if err := d.mp.ReadFull(b); err != nil {
+	at := len(d.input) - d.left()
+	if _, err := d.src.Seek(int64(n), io.SeekCurrent); err != nil {
 		d.fail("bytes: %v", err)
 	}
-	return b
+	return d.input[at : at+n : at+n]
 }
 
 // next tells whether an element of one byte comes next, and if so consumes it.

@@ -89,7 +89,8 @@ func (o Outcome) Slice(s Span) Outcome {
 // EncodeResult encodes r.
 func EncodeResult(r Result) []byte {
 	var buf bytes.Buffer
-	e := msgpack.NewEncoder(&buf)
+	e := encoderTo(&buf)
+	defer msgpack.PutEncoder(e)
 	must(e.EncodeUint(uint64(r.Status)))
 	must(e.EncodeUint(r.Index))
 	encodeOutcomes(e, r.Outcomes, r.Index)

@@ -166,7 +166,8 @@ func (s Span) within(spans []Span) (parts []Span) {
 // Encode gives the session in the form that is stored with the state.
 func (s *Session) Encode() []byte {
 	var buf bytes.Buffer
-	e := msgpack.NewEncoder(&buf)
+	e := encoderTo(&buf)
+	defer msgpack.PutEncoder(e)
 	must(e.EncodeUint(s.LastIndex))
 	must(e.EncodeUint(s.low))
 	encodeSpans(e, s.kept)

@@ -9,8 +9,6 @@
 package datadir
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,7 +37,7 @@ type Dir struct {
 }
 
 // Open locks the directory for this process and checks that it belongs to address
-// and logStore. A directory that is missing or empty becomes theirs. Errors are
+// and logStore, where "" is any. A directory that is missing or empty becomes theirs. Errors are
 // [*InUseError], [*MismatchError], [*CorruptError], [ErrForeign], [ErrRecovering] or of
 // the file system.
 func Open(path, address, logStore string) (*Dir, error) {
@@ -47,8 +45,8 @@ func Open(path, address, logStore string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if address == "" || logStore == "" {
-		return nil, fmt.Errorf("data directory %s: address %q or log store %q is empty", path, address, logStore)
+	if address == "" {
+		return nil, fmt.Errorf("data directory %s: the address is empty", path)
 	}
 	if err := makeDir(path); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
@@ -78,39 +76,24 @@ func (d *Dir) Identity() Identity {
 // SetClusterID records the cluster that the directory belongs to, for good. It is
 // durable when SetClusterID returns nil.
 func (d *Dir) SetClusterID(id string) error {
-	if raw, err := hex.DecodeString(id); err != nil || len(raw) == 0 {
-		return fmt.Errorf("data directory %s: cluster id %q is not hexadecimal", d.path, id)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch have := d.identity.ClusterID; {
-	case d.closed:
-		return fmt.Errorf("data directory %s: record cluster id: %w", d.path, fs.ErrClosed)
-	case have == id:
-		return nil
-	case have != "":
-		return &MismatchError{Dir: d.path, Field: "cluster id", Have: have, Want: id}
-	}
-	next := d.identity
-	next.ClusterID = id
-	if err := d.write(next); err != nil {
-		return err
-	}
-	d.identity = next
-	return nil
+	return d.change("cluster id", func(next *Identity) error { return next.SetClusterID(d.path, id) })
 }
 
 // Update changes the identity. It is durable when Update returns nil.
 func (d *Dir) Update(change func(*Identity)) error {
+	return d.change("identity", func(next *Identity) error { change(next); return nil })
+}
+
+// change writes skiff.json if the identity is another one then.
+func (d *Dir) change(what string, change func(*Identity) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return fmt.Errorf("data directory %s: record identity: %w", d.path, fs.ErrClosed)
+		return fmt.Errorf("data directory %s: record %s: %w", d.path, what, fs.ErrClosed)
 	}
 	next := d.identity
-	change(&next)
-	if next == d.identity {
-		return nil
+	if err := change(&next); err != nil || next == d.identity {
+		return err
 	}
 	if err := d.write(next); err != nil {
 		return err
@@ -138,18 +121,7 @@ func Move(path, from, to string) error {
 	if d.identity, err = ReadIdentity(path); err != nil {
 		return err
 	}
-	switch d.identity.Address {
-	case to:
-		return nil
-	case from:
-		return d.Update(func(i *Identity) {
-			if i.MovedFrom == "" { // else it was on the way elsewhere
-				i.MovedFrom = from
-			}
-			i.Address = to
-		})
-	}
-	return &MismatchError{Dir: path, Field: "address", Have: d.identity.Address, Want: from}
+	return d.change("address", func(next *Identity) error { return next.Move(path, from, to) })
 }
 
 // Fresh tells whether this Open created the identity. A node that is killed before
@@ -188,30 +160,15 @@ func (d *Dir) load(address, logStore string) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct{ field, have, want string }{
-		{"address", have.Address, address},
-		{"log store", have.LogStore, logStore},
-	} {
-		if f.have != f.want {
-			return &MismatchError{Dir: d.path, Field: f.field, Have: f.have, Want: f.want}
-		}
-	}
-	if have.Recovery != nil {
-		return fmt.Errorf("data directory %s: %w", d.path, ErrRecovering)
+	if err := have.Check(d.path, address, logStore); err != nil {
+		return err
 	}
 	d.identity = have
 	return nil
 }
 
 func (d *Dir) create(address, logStore string) error {
-	var incarnation [incarnationSize]byte
-	rand.Read(incarnation[:]) // never fails
-	id := Identity{
-		Format:      format,
-		Address:     address,
-		LogStore:    logStore,
-		Incarnation: hex.EncodeToString(incarnation[:]),
-	}
+	id := NewIdentity(address, logStore)
 	if err := d.write(id); err != nil {
 		return err
 	}

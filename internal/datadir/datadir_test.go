@@ -269,7 +269,6 @@ func TestOpenRefusesNonsense(t *testing.T) {
 		{file, addressA, "bolt"},
 		{filepath.Join(file, "below"), addressA, "bolt"},
 		{t.TempDir(), "", "bolt"},
-		{t.TempDir(), addressA, ""},
 	} {
 		if d, err := Open(test.path, test.address, test.logStore); err == nil {
 			d.Close()

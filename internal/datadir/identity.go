@@ -2,6 +2,8 @@ package datadir
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -53,6 +55,67 @@ const (
 type envelope struct {
 	Identity json.RawMessage `json:"identity"`
 	CRC32C   string          `json:"crc32c"`
+}
+
+// DefaultLogStore is the log store of a new directory when none is asked for.
+const DefaultLogStore = "wal"
+
+// NewIdentity is that of a directory which the node at address takes into use; logStore
+// may be "".
+func NewIdentity(address, logStore string) Identity {
+	var incarnation [incarnationSize]byte
+	rand.Read(incarnation[:]) // never fails
+	return Identity{
+		Format:      format,
+		Address:     address,
+		LogStore:    cmp.Or(logStore, DefaultLogStore),
+		Incarnation: hex.EncodeToString(incarnation[:]),
+	}
+}
+
+// Check tells whether the node at address may use dir, whose identity it is, with a
+// log store; "" is whichever it has. Errors are [*MismatchError] and [ErrRecovering].
+func (id Identity) Check(dir, address, logStore string) error {
+	for _, f := range []struct{ field, have, want string }{
+		{"address", id.Address, address},
+		{"log store", id.LogStore, logStore},
+	} {
+		if f.want != "" && f.have != f.want {
+			return &MismatchError{Dir: dir, Field: f.field, Have: f.have, Want: f.want}
+		}
+	}
+	if id.Recovery != nil {
+		return fmt.Errorf("data directory %s: %w", dir, ErrRecovering)
+	}
+	return nil
+}
+
+// Move makes the identity of dir, if it belongs to the address from, belong to the
+// address to.
+func (id *Identity) Move(dir, from, to string) error {
+	switch id.Address {
+	case to:
+		return nil
+	case from:
+		if id.MovedFrom == "" { // else it was on the way elsewhere
+			id.MovedFrom = from
+		}
+		id.Address = to
+		return nil
+	}
+	return &MismatchError{Dir: dir, Field: "address", Have: id.Address, Want: from}
+}
+
+// SetClusterID makes dir, whose identity it is, a cluster's, if it is no other's.
+func (id *Identity) SetClusterID(dir, cluster string) error {
+	if raw, err := hex.DecodeString(cluster); err != nil || len(raw) == 0 {
+		return fmt.Errorf("data directory %s: cluster id %q is not hexadecimal", dir, cluster)
+	}
+	if id.ClusterID != "" && id.ClusterID != cluster {
+		return &MismatchError{Dir: dir, Field: "cluster id", Have: id.ClusterID, Want: cluster}
+	}
+	id.ClusterID = cluster
+	return nil
 }
 
 func encode(id Identity) ([]byte, error) {

@@ -131,24 +131,31 @@ func FuzzChunksEnd(f *testing.F) {
 	f.Add(data[:ends[3]])
 	f.Add(data[:ends[2]-1])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		end, torn, problem := chunksEnd(data)
-		if end < 0 || end > len(data) || torn && problem == nil {
-			t.Fatalf("%d of %d, torn %v, %v", end, len(data), torn, problem)
-		}
-		r := journal.NewReader(bytes.NewReader(data[:end]), nil, true, true)
-		for {
-			from, err := r.Next()
-			if err != nil {
-				if err.Error() != "EOF" {
-					t.Fatalf("up to %d of %d: %v", end, len(data), err)
-				}
-				return
-			}
-			if _, err := new(bytes.Buffer).ReadFrom(from); err != nil {
-				t.Fatalf("up to %d of %d: %v", end, len(data), err)
-			}
+		for _, data := range [][]byte{data, withChunkSums(data)} {
+			wantReadable(t, data)
 		}
 	})
+}
+
+func wantReadable(t *testing.T, data []byte) {
+	t.Helper()
+	end, torn, problem := chunksEnd(data)
+	if end < 0 || end > len(data) || torn && problem == nil {
+		t.Fatalf("%d of %d, torn %v, %v", end, len(data), torn, problem)
+	}
+	r := journal.NewReader(bytes.NewReader(data[:end]), nil, true, true)
+	for {
+		from, err := r.Next()
+		if err != nil {
+			if err.Error() != "EOF" {
+				t.Fatalf("up to %d of %d: %v", end, len(data), err)
+			}
+			return
+		}
+		if _, err := new(bytes.Buffer).ReadFrom(from); err != nil {
+			t.Fatalf("up to %d of %d: %v", end, len(data), err)
+		}
+	}
 }
 
 // aState is a state in a directory, with tables and a journal.

@@ -27,7 +27,7 @@ func (v *Snapshot) ChecksumEach(ctx context.Context, fn func(key, value []byte))
 	defer it.Release()
 	h := sha256.New()
 	for ctx.Err() == nil && it.Next() {
-		key, value := it.stored()
+		key, value := it.key, it.value
 		fn(key, value)
 		if bytes.Equal(key, keyMarker) || bytes.Equal(key, keyApplied) || bytes.Equal(key, keyConfig) {
 			continue

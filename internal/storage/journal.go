@@ -32,6 +32,8 @@ type prefixSafe struct {
 	Files
 	place string // the path of the state, for errors
 
+	failure failure
+
 	// As journals are read, one after the other, by goleveldb's recovery: the
 	// sequence number that has to come next (0 before the first), and whether
 	// reading has ended.
@@ -39,41 +41,6 @@ type prefixSafe struct {
 	ended bool
 	// cut says where reading has ended before the end, or a manifest has.
 	cut []error
-}
-
-// Create implements storage.Storage.
-func (s *prefixSafe) Create(fd storage.FileDesc) (storage.Writer, error) {
-	w, err := s.Files.Create(fd)
-	if err != nil {
-		return nil, err
-	}
-	return &safeWriter{Writer: w, files: s.Files, journal: fd.Type == storage.TypeJournal}, nil
-}
-
-type safeWriter struct {
-	storage.Writer
-	files   Files
-	journal bool
-	named   bool // the directory has been synced since the file was created
-}
-
-// Sync makes the content durable, and the name.
-func (w *safeWriter) Sync() error {
-	if err := w.Writer.Sync(); err != nil || w.named {
-		return err
-	}
-	if err := w.files.SyncNames(); err != nil {
-		return err
-	}
-	w.named = true
-	return nil
-}
-
-func (w *safeWriter) Close() error {
-	if !w.journal {
-		return w.Writer.Close()
-	}
-	return errors.Join(w.Sync(), w.Writer.Close())
 }
 
 // Open implements storage.Storage.
@@ -162,11 +129,7 @@ func (s *prefixSafe) intactPrefix(fd storage.FileDesc, data []byte) ([]byte, err
 			break
 		}
 		s.next = seq + uint64(binary.LittleEndian.Uint32(record[8:]))
-		to, err := w.Next()
-		if err == nil {
-			_, err = to.Write(record)
-		}
-		if err != nil {
+		if err := appendRecord(w, record); err != nil {
 			return nil, err
 		}
 	}
@@ -191,4 +154,12 @@ func nextRecord(r *journal.Reader) ([]byte, error) {
 		return nil, io.ErrUnexpectedEOF
 	}
 	return record.Bytes(), nil
+}
+
+func appendRecord(w *journal.Writer, record []byte) error {
+	to, err := w.Next()
+	if err == nil {
+		_, err = to.Write(record)
+	}
+	return err
 }

@@ -85,6 +85,9 @@ func TestOptionsThatTheStateDependsOn(t *testing.T) {
 		if !o.GetDisableLargeBatchTransaction() {
 			t.Errorf("%s: large batches do not go through the journal", name)
 		}
+		if !o.GetBlockCacheEvictRemoved() {
+			t.Errorf("%s: blocks of removed tables stay in the cache", name)
+		}
 		if user != nil && !reflect.DeepEqual(*user, before) {
 			t.Errorf("%s: the user's options were changed", name)
 		}

@@ -13,7 +13,8 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
 	"github.com/syndtr/goleveldb/leveldb/table"
-	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/skiffdb/skiff/internal/message"
 )
 
 // OpenReadOnly opens the state in a directory, which nobody else may have open, and
@@ -30,8 +31,11 @@ func OpenReadOnly(path string, o *opt.Options) (*Store, error) {
 	readOnly := *options(o)
 	readOnly.ReadOnly = true
 	readOnly.BlockCacher = opt.NoCacher // each block is read once
-	stor := &prefixSafe{Files: files, place: path}
-	db, err := openDB(stor, &readOnly)
+	var stor *prefixSafe
+	db, err := openReadOnlyDB(func() storage.Storage {
+		stor = &prefixSafe{Files: files, place: path}
+		return stor
+	}, &readOnly)
 	if err != nil {
 		return nil, damaged(path, err)
 	}
@@ -116,11 +120,11 @@ func CheckPair(key, value []byte, applied uint64) error {
 		}
 		decoded = err
 	case bytes.Equal(key, keyApplied):
-		decoded = msgpack.Unmarshal(value, new(Position))
+		decoded = message.Unmarshal(value, new(Position))
 	case bytes.Equal(key, keyConfig):
-		decoded = msgpack.Unmarshal(value, new(Configuration))
+		decoded = message.Unmarshal(value, new(Configuration))
 	case bytes.Equal(key, keyMarker):
-		decoded = msgpack.Unmarshal(value, new(Marker))
+		decoded = message.Unmarshal(value, new(Marker))
 	case bytes.Equal(key, keyCluster):
 	case bytes.HasPrefix(key, sessions) && len(key) == len(sessions)+8:
 	case bytes.HasPrefix(key, admitted):

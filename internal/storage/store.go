@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/filter"
@@ -41,10 +40,7 @@ type Store struct {
 	mu     sync.RWMutex
 	closed bool
 
-	// broken is the first error of a write. goleveldb may have written the record
-	// all the same, and would number the next one alike; and a sync that is tried
-	// again after it failed proves nothing.
-	broken atomic.Pointer[error]
+	failure *failure
 
 	viewsMu sync.Mutex
 	views   map[view]struct{} // what reads on and has to be released before db may be closed
@@ -84,10 +80,10 @@ func openFiles(files Files, place string, o *opt.Options) (*Store, error) {
 	stor := &prefixSafe{Files: files, place: place}
 	db, err := openDB(stor, o)
 	if err != nil {
-		return nil, damaged(place, err)
+		return nil, damaged(place, stor.failure.explain(err))
 	}
 	s := wrap(db, files)
-	s.place, s.cut = place, stor.cut
+	s.place, s.cut, s.failure = place, stor.cut, &stor.failure
 	return s, nil
 }
 
@@ -99,7 +95,7 @@ func openDB(stor storage.Storage, o *opt.Options) (*leveldb.DB, error) {
 }
 
 func wrap(db *leveldb.DB, files io.Closer) *Store {
-	return &Store{db: db, files: files, remove: func() error { return nil }, views: map[view]struct{}{}}
+	return &Store{db: db, files: files, failure: new(failure), remove: func() error { return nil }, views: map[view]struct{}{}}
 }
 
 // Cut says which files, when the store was opened, had an end that could not be
@@ -131,9 +127,40 @@ func removeUnborn(stor storage.Storage) error {
 	return nil
 }
 
-// options are the user's, with what the state depends on.
+const (
+	// writeBuffer is twice goleveldb's default. Where the same keys are written again and
+	// again, that halves what compaction writes; it is also what a start after a crash
+	// may have to read.
+	writeBuffer = 8 << 20
+	// blockCache is four times goleveldb's default: decoding a block costs more than
+	// finding a key in it.
+	blockCache = 32 << 20
+	// block is four times goleveldb's default: moving to the next block costs as much as
+	// some twenty keys. A key outside the cache costs a fifth more.
+	block = 16 << 10
+	// firstLevel is how large the first level with an order may get. goleveldb's default
+	// of 10 MiB is not much more than one flush.
+	firstLevel = 64 << 20
+	// flushes is twice goleveldb's default: so many tables, each of one flush, are merged
+	// into the first level, most of which is written again for that. What is read costs
+	// more, by a look into each table's filter. Writers are slowed down, and stopped, when
+	// there are half as many again, and two and a half times as many.
+	flushes = 8
+)
+
+// options are the user's or the defaults, with what the state depends on.
 func options(user *opt.Options) *opt.Options {
-	o := opt.Options{Filter: filter.NewBloomFilter(10)}
+	o := opt.Options{
+		Filter:              filter.NewBloomFilter(10),
+		WriteBuffer:         writeBuffer,
+		BlockCacheCapacity:  blockCache,
+		BlockSize:           block,
+		CompactionTotalSize: firstLevel,
+		CompactionL0Trigger: flushes, WriteL0SlowdownTrigger: flushes * 3 / 2, WriteL0PauseTrigger: flushes * 5 / 2,
+		// Pooled buffers are up to twice as large as the blocks in them, and the cache
+		// counts the buffers.
+		DisableBufferPool: true,
+	}
 	if user != nil {
 		o = *user
 	}
@@ -143,6 +170,9 @@ func options(user *opt.Options) *opt.Options {
 	// Large batches go through the journal like all others, so that there is one
 	// order of writes.
 	o.DisableLargeBatchTransaction = true
+	// A table can get the number of one that was removed, whose blocks must not be in the
+	// cache any more (TestReusedFileNumberGivesOldBlocks).
+	o.BlockCacheEvictRemoved = true
 	// Damage is an error, not something to skip.
 	o.Strict = opt.StrictManifest | opt.StrictBlockChecksum | opt.StrictCompaction | opt.StrictReader | opt.StrictJournalChecksum
 	return &o
@@ -157,6 +187,7 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.mu.Unlock()
+	s.OnFailure(nil)
 
 	s.viewsMu.Lock()
 	views := s.views
@@ -165,7 +196,7 @@ func (s *Store) Close() error {
 	for v := range views {
 		v.abandon()
 	}
-	return errors.Join(damaged(s.place, s.db.Close()), s.files.Close())
+	return errors.Join(damaged(s.place, s.failure.explain(s.db.Close())), s.files.Close())
 }
 
 // Closed tells whether the store has been closed.
@@ -196,6 +227,18 @@ func (s *Store) track(v view) {
 	s.viewsMu.Lock()
 	s.views[v] = struct{}{}
 	s.viewsMu.Unlock()
+}
+
+// trackFirst is track for a view that is opened on none that is tracked: not on a store
+// that is retired, which would close under it.
+func (s *Store) trackFirst(v view) bool {
+	s.viewsMu.Lock()
+	defer s.viewsMu.Unlock()
+	if s.retired {
+		return false
+	}
+	s.views[v] = struct{}{}
+	return true
 }
 
 // untrack forgets a released view.
@@ -314,7 +357,7 @@ const (
 const versionSize = 8
 
 func userKey(key []byte) []byte {
-	return append([]byte{userSpace}, key...)
+	return append(append(make([]byte, 0, 1+len(key)), userSpace), key...)
 }
 
 // userRange maps a range of user keys, where nil means open-ended, to one of
@@ -331,12 +374,17 @@ func userRange(r *util.Range) *util.Range {
 	return stored
 }
 
+// splitGet copies what goleveldb has got: without pooled buffers that is a part of a block
+// in the cache, which others read.
 func (s *Store) splitGet(stored []byte, err error) ([]byte, uint64, error) {
 	if err != nil {
 		return nil, 0, damaged(s.place, err)
 	}
 	value, version, err := splitValue(stored)
-	return value, version, damaged(s.place, err)
+	if err != nil {
+		return nil, 0, damaged(s.place, err)
+	}
+	return append([]byte{}, value...), version, nil
 }
 
 // readOptions are the user's, except that damage is never skipped.

@@ -440,6 +440,12 @@ func TestARetiredStoreLivesUntilItsLastViewIsReleased(t *testing.T) {
 			v := views{snap: snapshot(t, s), walk: s.NewIterator(nil, nil)}
 			v.it = v.snap.NewIterator(nil, nil)
 			must(t, s.Retire())
+			if _, err := s.Snapshot(); err != leveldb.ErrClosed {
+				t.Errorf("a snapshot of what is not the state any more: %v", err)
+			}
+			if err := s.NewIterator(nil, nil).Error(); err != leveldb.ErrClosed {
+				t.Errorf("an iterator: %v", err)
+			}
 
 			for i, release := range releases(v) {
 				if _, err := os.Stat(dir); err != nil {
@@ -576,5 +582,34 @@ func TestCloseAndRetireUnderReaders(t *testing.T) {
 			}
 			wg.Wait()
 		})
+	}
+}
+
+// What Get returns is the caller's, all of it: it is no part of the cache that others read
+// from.
+func TestAValueIsTheCallers(t *testing.T) {
+	s := newStore(t, t.TempDir())
+	var b Batch
+	for i := range 100 {
+		b.Put(fmt.Appendf(nil, "key %02d", i), fmt.Appendf(nil, "value %02d", i), 7)
+	}
+	if err := errors.Join(s.Write(&b), s.CompactRange(util.Range{})); err != nil { // from memory to a table
+		t.Fatal(err)
+	}
+	view, err := s.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Release()
+	for range 2 {
+		for i := range 100 {
+			for name, get := range map[string]func([]byte, *opt.ReadOptions) ([]byte, uint64, error){"store": s.Get, "view": view.Get} {
+				value, version, err := get(fmt.Appendf(nil, "key %02d", i), nil)
+				if want := fmt.Sprintf("value %02d", i); err != nil || string(value) != want || version != 7 {
+					t.Fatalf("%s: got %q, %d, %v, want %q", name, value, version, err, want)
+				}
+				clear(value[:cap(value)])
+			}
+		}
 	}
 }

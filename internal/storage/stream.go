@@ -34,7 +34,7 @@ func (v *Snapshot) Export(w io.Writer, chunkSize int) error {
 	var chunk []byte
 	var pairs uint64
 	for it.Next() {
-		key, value := it.stored()
+		key, value := it.key, it.value
 		if bytes.Equal(key, keyMarker) {
 			continue
 		}

@@ -182,6 +182,9 @@ func TestImportRefusesHostileStreams(t *testing.T) {
 		"a length of 2^64-1":          append(chunk(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1), end(1)...),
 		"a key without a value":       append(chunk(1, 'k'), end(1)...),
 		"fewer pairs than announced":  end(1),
+		// Whoever decodes it by recursion overflows the stack, which no recover can stop.
+		"an applied index that nests": append(chunk(append(appendBytes(nil, keyApplied),
+			appendBytes(nil, append([]byte{0x81, 0xa1, 'x'}, bytes.Repeat([]byte{0x91}, 20<<20)...))...)...), end(1)...),
 		"an applied index of garbage": append(chunk(append(appendBytes(nil, keyApplied), 1, 0xc1)...), end(1)...),
 	} {
 		if _, err := Import(NewMemoryRoot(), "", nil, bytes.NewReader(stream), Marker{}); !errors.Is(err, ErrCorrupt) {

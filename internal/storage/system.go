@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
 	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/skiffdb/skiff/internal/message"
 )
 
 // The system keys.
@@ -108,7 +111,7 @@ func (s *Store) getSystem(key []byte) ([]byte, error) {
 	}
 	defer s.mu.RUnlock()
 	value, err := s.db.Get(key, nil)
-	return value, damaged(s.place, err)
+	return bytes.Clone(value), damaged(s.place, err) // see splitGet
 }
 
 // Applied is the position of the last entry in the view.
@@ -128,7 +131,7 @@ func (v *Snapshot) getSystem(key []byte) ([]byte, error) {
 	}
 	defer v.mu.RUnlock()
 	value, err := v.snap.Get(key, nil)
-	return value, damaged(v.store.place, err)
+	return bytes.Clone(value), damaged(v.store.place, err) // see splitGet
 }
 
 func getSystem[T any](get func([]byte) ([]byte, error), key []byte) (value T, err error) {
@@ -139,7 +142,7 @@ func getSystem[T any](get func([]byte) ([]byte, error), key []byte) (value T, er
 	case err != nil:
 		return value, err
 	}
-	if err := msgpack.Unmarshal(data, &value); err != nil {
+	if err := message.Unmarshal(data, &value); err != nil {
 		return value, fmt.Errorf("%w: %s: %w", ErrCorrupt, key[1:], err)
 	}
 	return value, nil
@@ -149,6 +152,17 @@ func getSystem[T any](get func([]byte) ([]byte, error), key []byte) (value T, er
 type Batch struct {
 	b          leveldb.Batch
 	key, value []byte // scratch
+}
+
+// keptBatch is how many bytes of memory a batch keeps for the next one.
+const keptBatch = 1 << 20
+
+// Reset makes the batch empty.
+func (b *Batch) Reset() {
+	if b.Size() > keptBatch {
+		*b = Batch{}
+	}
+	b.b.Reset()
 }
 
 // Put stores a user value written at log index version.
@@ -207,14 +221,7 @@ func (s *Store) Write(b *Batch) error {
 }
 
 func (s *Store) write(b *Batch, wo *opt.WriteOptions) error {
-	if broken := s.broken.Load(); broken != nil {
-		return *broken
-	}
-	err := damaged(s.place, s.db.Write(&b.b, wo))
-	if err != nil {
-		s.broken.CompareAndSwap(nil, &err)
-	}
-	return err
+	return s.failure.write(func() error { return damaged(s.place, s.db.Write(&b.b, wo)) })
 }
 
 // Mark makes all writes so far durable and records the marker of a snapshot. It

@@ -29,7 +29,10 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 		return nil, err
 	}
 	v := &Snapshot{store: s, snap: snap}
-	s.track(v)
+	if !s.trackFirst(v) {
+		snap.Release()
+		return nil, leveldb.ErrClosed
+	}
 	return v, nil
 }
 
@@ -108,7 +111,10 @@ func (s *Store) NewIterator(slice *util.Range, ro *opt.ReadOptions) *Iterator {
 	}
 	defer s.mu.RUnlock()
 	it := &Iterator{store: s, Iterator: s.db.NewIterator(userRange(slice), readOptions(ro))}
-	s.track(it)
+	if !s.trackFirst(it) {
+		it.Iterator.Release()
+		return &Iterator{store: s, Iterator: iterator.NewEmptyIterator(leveldb.ErrClosed)}
+	}
 	return it
 }
 
@@ -118,6 +124,11 @@ type Iterator struct {
 	iterator.Iterator
 	store *Store
 	seek  []byte // the stored form of a sought key, kept for its memory
+
+	// The pair it stands on in its stored form, nil where there is none. goleveldb
+	// copies both out of its blocks, so they outlive the store, and are read without
+	// the lock: a walk takes it once for each key.
+	key, value []byte
 
 	// mu is held inside the goleveldb iterator, so that the store does not close
 	// under it.
@@ -131,7 +142,9 @@ type Iterator struct {
 func (it *Iterator) move(to func(iterator.Iterator) bool) bool {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	return !it.abandoned && to(it.Iterator)
+	moved := !it.abandoned && to(it.Iterator)
+	it.key, it.value = it.Iterator.Key(), it.Iterator.Value()
+	return moved
 }
 
 // First moves to the first key.
@@ -159,25 +172,17 @@ func (it *Iterator) Valid() bool {
 	return !it.abandoned && it.Iterator.Valid()
 }
 
-// stored is the pair in its stored form, nil where there is none.
-func (it *Iterator) stored() (key, value []byte) {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return it.Iterator.Key(), it.Iterator.Value()
-}
-
 // Key is the user key; it is valid until the next movement.
 func (it *Iterator) Key() []byte {
-	if k, _ := it.stored(); len(k) > 0 {
-		return k[1:]
+	if len(it.key) == 0 {
+		return nil
 	}
-	return nil
+	return it.key[1:]
 }
 
 // Value is the user value; it is valid until the next movement.
 func (it *Iterator) Value() []byte {
-	_, stored := it.stored()
-	v, _, err := splitValue(stored)
+	v, _, err := splitValue(it.value)
 	if err != nil {
 		return nil
 	}
@@ -186,8 +191,7 @@ func (it *Iterator) Value() []byte {
 
 // Version is the log index that wrote the value.
 func (it *Iterator) Version() uint64 {
-	_, stored := it.stored()
-	_, version, _ := splitValue(stored) // 0 where there is none
+	_, version, _ := splitValue(it.value) // 0 where there is none
 	return version
 }
 
@@ -196,10 +200,10 @@ func (it *Iterator) Error() error {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	switch {
+	case it.abandoned: // which a release does not undo
+		return leveldb.ErrClosed
 	case it.released:
 		return it.Iterator.Error()
-	case it.abandoned:
-		return leveldb.ErrClosed
 	}
 	if it.Iterator.Valid() {
 		if _, _, err := splitValue(it.Iterator.Value()); err != nil {
@@ -216,7 +220,7 @@ func (it *Iterator) Release() {
 		it.mu.Unlock()
 		return
 	}
-	it.released = true
+	it.released, it.key, it.value = true, nil, nil
 	if !it.abandoned {
 		it.Iterator.Release()
 	}

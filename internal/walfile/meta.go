@@ -84,17 +84,8 @@ func (m *Meta) Load(dir string) (state types.PersistentState, err error) {
 	if data == nil {
 		return state, noSegments(dir, file)
 	}
-	if !bytes.Equal(sum, seal(keySum, data)) {
-		return state, damaged(file, "the state does not match its checksum")
-	}
-	if len(closed) > 0 {
-		if len(closed) != 12 || !bytes.Equal(closed[8:], seal(keyClosed, closed[:8])) {
-			return state, damaged(file, "the last index does not match its checksum")
-		}
-		m.closed = binary.BigEndian.Uint64(closed)
-	}
-	if err := json.Unmarshal(data, &state); err != nil {
-		return state, damaged(file, "%w", err)
+	if state, m.closed, err = decodeState(data, sum, closed); err != nil {
+		return state, &DamageError{file, err}
 	}
 	for _, s := range state.Segments {
 		m.tail = filepath.Join(dir, segment.FileName(s))
@@ -106,6 +97,21 @@ func (m *Meta) Load(dir string) (state types.PersistentState, err error) {
 		}
 	}
 	return state, nil
+}
+
+// decodeState reads the state, given its checksum, and the last index when the log was
+// closed, 0 if it was not.
+func decodeState(data, sum, closed []byte) (state types.PersistentState, last uint64, err error) {
+	if !bytes.Equal(sum, seal(keySum, data)) {
+		return state, 0, errors.New("the state does not match its checksum")
+	}
+	if len(closed) > 0 {
+		if len(closed) != 12 || !bytes.Equal(closed[8:], seal(keyClosed, closed[:8])) {
+			return state, 0, errors.New("the last index does not match its checksum")
+		}
+		last = binary.BigEndian.Uint64(closed)
+	}
+	return state, last, json.Unmarshal(data, &state)
 }
 
 func (m *Meta) open(dir, file string) error {
@@ -190,6 +196,18 @@ func (m *Meta) VerifyEnd(last uint64) error {
 		return damaged(m.tail, "the log ends at entry %d, and had %d", last, m.closed)
 	}
 	return nil
+}
+
+// Settle makes durable what can be read of a log that ends at last, unless it was
+// closed there in order. A sync may have failed before: then what was written can be read
+// for as long as the system runs, is not on the disk, and no later sync puts it there
+// (which is how Linux does it). So it is written again: the last segment, and by a commit
+// of nothing what says which segments there are. Called when nobody writes.
+func (m *Meta) Settle(last uint64) error {
+	if m.ReadOnly || m.tail == "" || last == m.closed {
+		return nil
+	}
+	return errors.Join(rewrite(m.tail), m.update(func(*bbolt.Bucket) error { return nil }))
 }
 
 // SetClosed records the last index of a log that is closed. It holds until the next

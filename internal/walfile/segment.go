@@ -50,6 +50,26 @@ func VerifyTail(file string) error {
 	return err
 }
 
+// rewrite writes the batches of a segment once more, and syncs them.
+func rewrite(file string) (err error) {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // raft-wal makes it
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	end, err := intact(f)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(io.NewOffsetWriter(f, 0), io.NewSectionReader(f, 0, end), make([]byte, 1<<20)); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
 // intact is where the last of the batches ends that are whole from the beginning.
 func intact(f io.ReaderAt) (end int64, err error) {
 	sum := crc32.New(castagnoli)

@@ -2,6 +2,8 @@ package walfile
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +18,7 @@ import (
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/types"
 	"go.etcd.io/bbolt"
 )
 
@@ -252,6 +255,58 @@ func TestTornBatch(t *testing.T) {
 	}
 }
 
+// A log that was not closed in order is written once more, metadata included, and has
+// what it had. One that was is left alone.
+func TestSettle(t *testing.T) {
+	for _, inOrder := range []bool{false, true} {
+		dir := t.TempDir()
+		o, err := open(dir, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.StoreLog(&raft.Log{Index: 1, Data: []byte("one")}); err != nil {
+			t.Fatal(err)
+		}
+		if inOrder {
+			o.close(t)
+		} else {
+			o.crash(t)
+		}
+		if o, err = open(dir, false); err != nil {
+			t.Fatal(err)
+		}
+		commits, content := o.commits(t), readFile(t, o.meta.tail)
+		if err := o.meta.Settle(1); err != nil {
+			t.Fatal(err)
+		}
+		if again := o.commits(t) != commits; again == inOrder {
+			t.Errorf("closed in order: %t; committed again: %t", inOrder, again)
+		}
+		if !bytes.Equal(readFile(t, o.meta.tail), content) {
+			t.Error("the segment has changed")
+		}
+		o.crash(t)
+	}
+}
+
+// commits is how many there were in the metadata.
+func (o opened) commits(t *testing.T) (n int) {
+	t.Helper()
+	if err := o.meta.db.View(func(tx *bbolt.Tx) error { n = tx.ID(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func readFile(t *testing.T, file string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
 func TestDamagedMetadata(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Bucket) error{
 		"state":       func(b *bbolt.Bucket) error { return b.Put(keyState, []byte("{}")) },
@@ -337,6 +392,42 @@ func FuzzVerifyTail(f *testing.F) {
 		}
 		if _, err := batchAfter(io.NewSectionReader(bytes.NewReader(data), end, 1<<40)); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// A state is what its encoding says, under its checksum only, and so is the last index.
+func FuzzDecodeState(f *testing.F) {
+	state := types.PersistentState{NextSegmentID: 3, Segments: []types.SegmentInfo{{ID: 1, BaseIndex: 1, MinIndex: 1, MaxIndex: 9, SizeLimit: segmentSize}, {ID: 2, BaseIndex: 10}}}
+	data, err := json.Marshal(state)
+	if err != nil {
+		f.Fatal(err)
+	}
+	last := binary.BigEndian.AppendUint64(nil, 9)
+	f.Add(data, seal(keySum, data), []byte{})
+	f.Add(data, seal(keySum, data), append(last, seal(keyClosed, last)...))
+	f.Fuzz(func(t *testing.T, data, sum, closed []byte) {
+		if _, _, err := decodeState(data, sum, closed); err == nil && !bytes.Equal(sum, seal(keySum, data)) {
+			t.Errorf("%q was taken with checksum %x", data, sum)
+		}
+		closed = bytes.Clone(closed[:min(8, len(closed))])
+		if len(closed) == 8 {
+			closed = append(closed, seal(keyClosed, closed)...)
+		}
+		state, last, err := decodeState(data, seal(keySum, data), closed)
+		if err != nil {
+			return
+		}
+		if len(closed) == 12 && last != binary.BigEndian.Uint64(closed) || len(closed) == 0 && last != 0 {
+			t.Errorf("%x is taken for %d", closed, last)
+		}
+		encoded, err := json.Marshal(state)
+		if err != nil {
+			t.Skip() // a time that has no text
+		}
+		again, _, err := decodeState(encoded, seal(keySum, encoded), nil)
+		if got, _ := json.Marshal(again); err != nil || !bytes.Equal(got, encoded) {
+			t.Errorf("%s became %s, %v", encoded, got, err)
 		}
 	})
 }

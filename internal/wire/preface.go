@@ -36,6 +36,15 @@ func (id ClusterID) IsZero() bool { return id == ClusterID{} }
 // String returns the id in hexadecimal.
 func (id ClusterID) String() string { return hex.EncodeToString(id[:]) }
 
+// ParseClusterID is the inverse of String.
+func ParseClusterID(s string) (id ClusterID, err error) {
+	if len(s) != hex.EncodedLen(len(id)) {
+		return id, fmt.Errorf("a cluster id of %d characters", len(s))
+	}
+	_, err = hex.Decode(id[:], []byte(s))
+	return id, err
+}
+
 // Incarnation tells a node from one that ran at the same address with another data
 // directory. The zero value means that it has none, as a client.
 type Incarnation [16]byte

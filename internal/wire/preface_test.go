@@ -160,6 +160,19 @@ func FuzzReadPrefaceReply(f *testing.F) {
 	})
 }
 
+func FuzzIdentity(f *testing.F) {
+	f.Add(Identity{Incarnation{1, 2}, 3, 4}.Append(nil), testCluster.String())
+	f.Add([]byte{}, "")
+	f.Fuzz(func(t *testing.T, in []byte, text string) {
+		if i, err := DecodeIdentity(in); err == nil && !bytes.Equal(i.Append(nil), in) {
+			t.Errorf("%x is taken for %+v", in, i)
+		}
+		if id, err := ParseClusterID(text); err == nil && !strings.EqualFold(id.String(), text) {
+			t.Errorf("%q is taken for %s", text, id)
+		}
+	})
+}
+
 type countingWriter struct {
 	bytes.Buffer
 	writes int
