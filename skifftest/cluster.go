@@ -196,15 +196,15 @@ func (c *Cluster) running() []int {
 	})
 }
 
-// Leader is the node that most of the nodes that run take for the leader, or -1 if they
-// know none. It may have been replaced, and they have not heard of that yet.
+// Leader is the running node that most of the nodes that run take for the leader, or -1
+// if they know none. It may have been replaced, and they have not heard of that yet.
 func (c *Cluster) Leader() int {
-	votes := map[string]int{}
-	for _, i := range c.running() {
+	running, votes := c.running(), map[string]int{}
+	for _, i := range running {
 		votes[c.Node(i).Leader()]++
 	}
 	leader := -1
-	for _, i := range c.Members() {
+	for _, i := range running { // who was killed leads nobody, though the others think so for a while
 		if v := votes[c.Address(i)]; v > 0 && (leader < 0 || v > votes[c.Address(leader)]) {
 			leader = i
 		}

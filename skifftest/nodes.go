@@ -202,14 +202,14 @@ func (c *Cluster) Weaken(i int, d time.Duration) {
 
 func (c *Cluster) electorate(what string, ask func(context.Context, skiff.Cluster) error) {
 	c.t.Helper()
-	leader := c.Leader()
-	if leader < 0 {
+	db := c.DB(c.Leader())
+	if db == nil {
 		c.t.Logf("%s: nobody leads", what)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*heartbeat)
 	defer cancel()
-	if err := ask(ctx, c.DB(leader).Cluster()); err != nil {
+	if err := ask(ctx, db.Cluster()); err != nil {
 		c.t.Logf("%s: %v", what, err)
 	}
 }

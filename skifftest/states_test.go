@@ -53,6 +53,21 @@ func TestPartitionWithTheClient(t *testing.T) {
 	wantValue(t, c.Client(), "k", "after")
 }
 
+// Who was killed leads nobody, though for a while the others think so; and asking for
+// another leader in that moment ends nothing.
+func TestElectorateWithoutALeader(t *testing.T) {
+	t.Parallel()
+	c := skifftest.New(t, 3)
+	old := c.WaitLeader()
+	c.Kill(old)
+	if leader := c.Leader(); leader == old {
+		t.Errorf("node %d is down and leads", old)
+	}
+	c.Transfer((old + 1) % 3)
+	c.Weaken((old+1)%3, time.Second)
+	c.WaitLeader()
+}
+
 // Members change while any of them is cut off.
 func TestAddWhileOneIsAway(t *testing.T) {
 	t.Parallel()

@@ -21,7 +21,7 @@ type System interface {
 	// in ascending order.
 	Members() []int
 
-	// Leader is the node that most recently was known to lead, or -1.
+	// Leader is the node that was last known to lead, or -1. It may be down by now.
 	Leader() int
 
 	// Stop ends a node in order, Kill as a crash does: what was not synced may be
