@@ -166,7 +166,7 @@ func TestLostDiskIsTold(t *testing.T) {
 func TestWhoWasAwayFollowsAReadmittedLeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 5, func(o *skiff.Options) {
-		o.HeartbeatTimeout = time.Second // which a transfer may take, on a busy machine
+		o.HeartbeatTimeout = 2 * time.Second // which a transfer may take, on a busy machine
 	})
 	lost := c.leader()
 	forget := func() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -28,7 +27,7 @@ type calm struct {
 func newCalm(t *testing.T, size int, change func(i int, n *Node)) *calm {
 	t.Helper()
 	c := foundCalm(t, size, change)
-	c.elect(0, 1)
+	c.elect(0, min(1, size-1))
 	for _, n := range c.nodes {
 		noError(t, n.WaitReady(c.ctx))
 		noError(t, n.ReadConsensus(c.ctx)) // it knows the cluster
@@ -103,14 +102,15 @@ func (c *calm) header(from int) raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: addr, Addr: addr}
 }
 
-// until waits for what nobody announces.
+// until looks again and again for what nobody announces. In a synctest bubble the time of
+// the nodes goes on only while it sleeps.
 func (c *calm) until(what string, is func() bool) {
 	c.t.Helper()
 	for !is() {
 		if c.ctx.Err() != nil {
 			c.t.Fatalf("%v, before %s", context.Cause(c.ctx), what)
 		}
-		runtime.Gosched()
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -32,7 +32,8 @@
 // it under a session (numbering.go) and brings it to the leader (leadership.go), again and
 // again if it has to (retry.go), over the network
 // (peers.go, rpc.go, internal/message, internal/wire) if that is another node. raft puts it into the
-// logs of a majority (logstore.go and the layers that it names; rafttransport.go, pipeline.go).
+// logs of a majority (logstore.go and the layers that it names; rafttransport.go, pipeline.go),
+// the leader's at the same time as its followers' (parallellog.go).
 // Each node's state machine (fsm.go, apply.go) applies it to its goleveldb
 // (internal/storage) if it has not come before (sessions.go) and its conditions hold
 // (preconditions.go), and the outcome travels back (outcome.go). token.go asks for one

@@ -94,6 +94,12 @@ func (n *Node) voterOfRaft() raft.ServerID {
 	return ""
 }
 
+// isLeader is for what may be called before raft has started.
+func (n *Node) isLeader() bool {
+	r := n.raftRef.Load()
+	return r != nil && r.State() == raft.Leader
+}
+
 func (n *Node) leader() string {
 	_, id := n.raft.LeaderWithID()
 	return string(id)
@@ -351,6 +357,9 @@ func (n *Node) transfer(ctx context.Context, others []raft.Server, to string) (e
 	if len(candidates) == 0 {
 		return fmt.Errorf("%w: no voter to hand over to answers", ErrUnreachable)
 	}
+	if err := n.awaitDisk(ctx); err != nil {
+		return err
+	}
 	n.leadership.handedOver.Store(n.raft.CurrentTerm())
 	n.leadership.transfers.Add(1)
 	defer n.leadership.transfers.Add(-1)
@@ -364,6 +373,20 @@ func (n *Node) transfer(ctx context.Context, others []raft.Server, to string) (e
 		err = fmt.Errorf("%w: %s does not take leadership: %w", ErrRefused, c.ID, err)
 	}
 	return err
+}
+
+// awaitDisk waits until this leader's disk has the entries that its followers may have. raft
+// asks again and again, without a rest, whether the next leader has all, and is told no
+// before that. A second transfer in that time would never end, and leave raft taking no
+// writes for as long as the process lives (raft.go, leadershipTransfer).
+func (n *Node) awaitDisk(ctx context.Context) error {
+	if n.stores.parallel.awaitStored(ctx.Done(), n.raft.LastIndex()) == nil {
+		return nil
+	}
+	if failure := n.failure.Load(); failure != nil {
+		return kindOf(*failure)
+	}
+	return endOf(ctx)
 }
 
 // otherVoters are all voters but this node.

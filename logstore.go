@@ -26,7 +26,8 @@ const logCacheSize = 128
 type raftStores struct {
 	log       *raftLog      // what raft sees, over
 	fenced    *fencedLog    // what of it counts before it is applied, over
-	retaining *retainingLog // what of it stays, over a cache, over checksums, over the store
+	retaining *retainingLog // what of it stays, over
+	parallel  *parallelLog  // when it is stored, over a cache, over checksums, over the store
 	stable    raft.StableStore
 	size      func() int64 // how many bytes the log takes
 	close     func() error
@@ -43,12 +44,13 @@ func openRaftStores(open func() (*disk.Raft, error), keep retention, onFailure f
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	retaining := newRetainingLog(log, keep)
+	parallel := newParallelLog(log)
+	retaining := newRetainingLog(parallel, keep)
 	fenced := newFencedLog(retaining)
 	s := &raftStores{
-		log: newRaftLog(fenced), fenced: fenced, retaining: retaining,
+		log: newRaftLog(fenced), fenced: fenced, retaining: retaining, parallel: parallel,
 		stable: &stableStore{StableStore: checkedStable{r.Stable, r.StablePlace}, onFailure: onFailure},
-		size:   r.Size, close: r.Close,
+		size:   r.Size, close: func() error { parallel.wg.Wait(); return r.Close() },
 	}
 	if s.size == nil {
 		s.size = retaining.total
@@ -172,9 +174,7 @@ type guardedLog struct {
 	// refused is the error of the first write that failed. None is tried after it: that
 	// a disk takes something again does not say that it has what came before.
 	refused atomic.Pointer[error]
-	// writing is how long entries take to be stored.
-	writing stopwatch
-	// onStored is called when entries have been.
+	// onStored is called when entries are in the log: of a follower, on its disk.
 	onStored func()
 }
 
@@ -220,8 +220,6 @@ func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore.
 func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
-	g.writing.start(logs)
-	defer g.writing.stop()
 	err := g.write("write to the log", func() error { return g.raftLog.StoreLogs(logs) })
 	if err == nil && g.onStored != nil {
 		g.onStored()
@@ -240,10 +238,19 @@ func (g *guardedLog) write(what string, do func() error) error {
 	}
 	err := survive(do)
 	if err != nil {
-		err = fmt.Errorf("%s: %w", what, err)
-		g.refused.Store(&err)
-		g.onFailure(err)
+		return g.refuse(what, err)
 	}
+	return nil
+}
+
+// writeFailed is told of a write that fails after StoreLogs has returned.
+func (g *guardedLog) writeFailed(err error) { _ = g.refuse("write to the log", err) }
+
+// refuse has nothing written any more.
+func (g *guardedLog) refuse(what string, err error) error {
+	err = fmt.Errorf("%s: %w", what, err)
+	g.refused.CompareAndSwap(nil, &err)
+	g.onFailure(err)
 	return err
 }
 

@@ -273,7 +273,7 @@ func (n *Node) startRaft(context.Context) (err error) {
 	logger := newRaftLogger(n.logger)
 	stream := raftStream{network: n.network, dialer: n.dialer(), idle: n.raftIdle()}
 	n.transport = newRaftTransport(stream, n.options.RPCTimeout, logger, n.stores.log, n.permit)
-	n.transport.mayCampaign = n.weakness.check
+	n.transport.mayCampaign = n.mayCampaign
 	n.transport.mayWait = n.mayWait
 	n.transport.mayLead = n.mayLead
 	n.transport.leader = n.leaderOfRaft
@@ -281,7 +281,9 @@ func (n *Node) startRaft(context.Context) (err error) {
 	n.transport.voter = n.voterOfRaft
 	n.transport.loyalty.patience = n.options.HeartbeatTimeout
 	n.transport.pulse = newPulse(&n.options)
+	n.transport.awaitStored = n.stores.parallel.awaitStored
 	n.log = &guardedLog{raftLog: n.stores.log, onFailure: n.fail, onMuted: n.failMuted, onStored: n.transport.learner.stored}
+	n.stores.parallel.connect(n.isLeader, func() bool { return len(n.otherVoters()) == 0 }, n.log.writeFailed)
 	n.raft, err = newRaft(n.raftConfig(), n.fsm, n.log, n.stores.stable, n.snapshots, n.transport)
 	if failure := n.failure.Load(); err != nil && failure != nil {
 		return fmt.Errorf("%w: %w", err, *failure)

@@ -14,7 +14,8 @@ func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAd
 	if err != nil {
 		return nil, err
 	}
-	p := newLeaderPipeline(inner, t.mayLead, func() time.Duration { return t.pulse.betweenAppends(t.acks.age(id)) })
+	idle := func() time.Duration { return t.pulse.betweenAppends(t.acks.age(id)) }
+	p := newLeaderPipeline(inner, leaderChecks{t.mayLead, t.awaitStored}, idle)
 	t.wg.Go(p.relay)
 	return p, nil
 }
@@ -29,7 +30,7 @@ func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAd
 // leader, and Shutdown has no end. So such an answer also closes the pipeline.
 type leaderPipeline struct {
 	raft.AppendPipeline
-	mayLead func(term uint64) error
+	leaderChecks
 	answers chan raft.AppendFuture
 	latest  latestAppend
 
@@ -37,9 +38,15 @@ type leaderPipeline struct {
 	closed chan struct{}
 }
 
-func newLeaderPipeline(inner raft.AppendPipeline, mayLead func(uint64) error, idle func() time.Duration) *leaderPipeline {
+// leaderChecks are what raftTransport has under these names.
+type leaderChecks struct {
+	mayLead     func(term uint64) error
+	awaitStored func(ended <-chan struct{}, index uint64) error
+}
+
+func newLeaderPipeline(inner raft.AppendPipeline, checks leaderChecks, idle func() time.Duration) *leaderPipeline {
 	return &leaderPipeline{
-		AppendPipeline: inner, mayLead: mayLead, latest: latestAppend{idle: idle},
+		AppendPipeline: inner, leaderChecks: checks, latest: latestAppend{idle: idle},
 		answers: make(chan raft.AppendFuture), closed: make(chan struct{}),
 	}
 }
@@ -103,14 +110,25 @@ func (p *leaderPipeline) relay() {
 			return
 		}
 		last := !answer.Response().Success || answer.Response().Term > answer.Request().Term
+		if !last && p.awaitEntries(answer.Request()) != nil {
+			break // raft must not hear of it
+		}
 		select {
 		case p.answers <- answer:
 		case <-p.closed:
 			return
 		}
 		if last {
-			_ = p.AppendPipeline.Close() // netPipeline's never fails
-			return
+			break
 		}
 	}
+	_ = p.AppendPipeline.Close() // netPipeline's never fails
+}
+
+// awaitEntries waits until this node has what is in a request on its disk.
+func (p *leaderPipeline) awaitEntries(r *raft.AppendEntriesRequest) error {
+	if len(r.Entries) == 0 {
+		return nil
+	}
+	return p.awaitStored(p.closed, r.Entries[len(r.Entries)-1].Index)
 }

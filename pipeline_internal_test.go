@@ -2,6 +2,7 @@ package skiff
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"testing"
@@ -42,7 +43,7 @@ func TestARefusalEndsAPipeline(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := newLeaderPipeline(inner, func(uint64) error { return nil }, func() time.Duration { return 0 })
+			p := newLeaderPipeline(inner, leaderChecks{func(uint64) error { return nil }, func(<-chan struct{}, uint64) error { return nil }}, func() time.Duration { return 0 })
 			running.Go(p.relay)
 			defer p.Close()
 
@@ -62,6 +63,94 @@ func TestARefusalEndsAPipeline(t *testing.T) {
 			case <-testTime():
 				t.Error("who sends waits for ever")
 			}
+		})
+	}
+}
+
+// answeredPipeline has one answer.
+type answeredPipeline struct {
+	raft.AppendPipeline
+	answers chan raft.AppendFuture
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (p *answeredPipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+
+func (p *answeredPipeline) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+type appendAnswer struct {
+	raft.AppendFuture
+	request  *raft.AppendEntriesRequest
+	response *raft.AppendEntriesResponse
+}
+
+func (a appendAnswer) Request() *raft.AppendEntriesRequest   { return a.request }
+func (a appendAnswer) Response() *raft.AppendEntriesResponse { return a.response }
+
+// That a follower has an entry is handed on when this node has it. If it never will, the
+// pipeline ends; and one that is closed waits for nothing.
+func TestAnAnswerIsHeldBack(t *testing.T) {
+	stored, closed := errors.New("stored"), errors.New("closed")
+	for _, test := range []struct {
+		name    string
+		outcome error // of waiting
+		comes   bool
+	}{
+		{"the disk has it", nil, true},
+		{"the disk has failed", stored, false},
+		{"the pipeline is closed", closed, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inner := &answeredPipeline{answers: make(chan raft.AppendFuture, 1), closed: make(chan struct{})}
+				inner.answers <- appendAnswer{
+					request:  &raft.AppendEntriesRequest{Term: 1, Entries: []*raft.Log{{Index: 7}, {Index: 8}}},
+					response: &raft.AppendEntriesResponse{Term: 1, Success: true},
+				}
+				disk := make(chan error)
+				p := newLeaderPipeline(inner, leaderChecks{awaitStored: func(ended <-chan struct{}, index uint64) error {
+					if index != 8 {
+						t.Errorf("it waits for entry %d", index)
+					}
+					select {
+					case err := <-disk:
+						return err
+					case <-ended:
+						return closed
+					}
+				}}, nil)
+				ended := make(chan struct{})
+				go func() { defer close(ended); p.relay() }()
+				synctest.Wait()
+				select {
+				case <-p.Consumer():
+					t.Error("it is not held back")
+				default:
+				}
+				if test.outcome == closed {
+					_ = p.Close()
+				} else {
+					disk <- test.outcome
+				}
+				synctest.Wait()
+				select {
+				case <-p.Consumer():
+					if !test.comes {
+						t.Error("it is handed on")
+					}
+					_ = p.Close()
+				default:
+					if test.comes {
+						t.Error("it is not handed on")
+					}
+				}
+				<-ended
+				<-inner.closed
+			})
 		})
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // maxInFlight is how many proposals a proposer has under way. More than one keeps the
-// leader's disk busy while followers sync; many would leave nothing to group.
+// disks busy while entries and answers travel; many would leave nothing to group.
 const maxInFlight = 4
 
 // router brings a command to the leader.

@@ -156,13 +156,15 @@ func (t *raftTransport) appendEntries(id raft.ServerID, to raft.ServerAddress, a
 	if heartbeat && (err == nil || !t.acks.since(id, request)) {
 		t.presence.note(id, err == nil)
 	}
-	if err == nil && resp.Success {
-		t.acks.record(id, request)
-		if len(args.Entries) > 0 {
-			t.goOnCatchUp(id)
-		}
+	if err != nil || !resp.Success {
+		return err
 	}
-	return err
+	t.acks.record(id, request)
+	if n := len(args.Entries); n > 0 {
+		t.goOnCatchUp(id)
+		return t.awaitStored(t.ctx.Done(), args.Entries[n-1].Index)
+	}
+	return nil
 }
 
 // trim shortens a request. raft goes on from the last entry that it finds in the

@@ -94,6 +94,10 @@ type raftTransport struct {
 	// before raft starts.
 	mayLead func(term uint64) error
 
+	// awaitStored returns when this node has the entries up to index on its disk: before,
+	// raft must not hear that another one has them, see parallelLog. Set before raft starts.
+	awaitStored func(ended <-chan struct{}, index uint64) error
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -113,6 +117,7 @@ func newRaftTransport(s raftStream, timeout time.Duration, logger hclog.Logger, 
 		voter:       func() raft.ServerID { return "" },
 		mayWait:     func(raft.ServerID, uint64) bool { return false },
 		mayLead:     func(uint64) error { return nil },
+		awaitStored: func(<-chan struct{}, uint64) error { return nil },
 		ctx:         ctx, cancel: cancel,
 	}
 	// Used for installs only, whose token has but a few bytes: how long the

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // stopwatch measures writes to the log. There is one at a time. It may be read
@@ -19,11 +17,7 @@ type stopwatch struct {
 // writeRate is how many bytes per second the slowest disk takes that is no hanging one.
 const writeRate = 4 << 20
 
-func (s *stopwatch) start(logs []*raft.Log) {
-	size := 0
-	for _, l := range logs {
-		size += len(l.Data)
-	}
+func (s *stopwatch) start(size int) {
 	s.allowed.Store(int64(size) * int64(time.Second) / writeRate)
 	now := time.Now()
 	s.since.Store(&now)
@@ -43,11 +37,10 @@ func (s *stopwatch) lasts() time.Duration {
 	return time.Since(*since) - time.Duration(s.allowed.Load())
 }
 
-// A leader whose disk hangs must not go on to lead: it can commit nothing, since it
-// writes to its own log first, and waits there on raft's main goroutine. The others hear
-// its heartbeats, which raft sends from goroutines of their own, and would wait with it
-// for ever (hashicorp/raft issues 503 and 614). So it sends nothing as a leader as long as
-// a write to its log lasts longer than maxStall, and they elect another one.
+// A leader whose disk hangs must not go on to lead: it commits nothing that is not in its
+// own log. The others hear its heartbeats, and would wait with it for ever (hashicorp/raft
+// issues 503 and 614). So it sends nothing as a leader as long as a write to its log lasts
+// longer than maxStall, they elect another one, and it does not stand.
 
 // maxStall is long enough that a disk which is just slow does not cost an election more
 // than once: twice as long as any write has taken so far. Otherwise nobody could lead
@@ -55,12 +48,12 @@ func (s *stopwatch) lasts() time.Duration {
 // long again.
 func (n *Node) maxStall() time.Duration {
 	least := 4 * n.options.HeartbeatTimeout
-	return min(max(least, 2*time.Duration(n.log.writing.longest.Load())), 8*least)
+	return min(max(least, 2*time.Duration(n.stores.parallel.writing.longest.Load())), 8*least)
 }
 
 // stalled tells whether the log's disk hangs.
 func (n *Node) stalled() error {
-	if lasts := n.log.writing.lasts(); lasts > n.maxStall() {
+	if lasts := n.stores.parallel.writing.lasts(); lasts > n.maxStall() {
 		return fmt.Errorf("a write to the log has not ended after %v", lasts.Round(time.Millisecond))
 	}
 	return nil

@@ -4,8 +4,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // When a disk counts as one that hangs: after what it takes for the size, and longer than
@@ -25,15 +23,15 @@ func TestWhenADiskHangs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := &Node{log: &guardedLog{}, options: Options{HeartbeatTimeout: 500 * time.Millisecond}}
-				w := &n.log.writing
-				w.start(nil)
+				n := &Node{stores: &raftStores{parallel: &parallelLog{}}, options: Options{HeartbeatTimeout: 500 * time.Millisecond}}
+				w := &n.stores.parallel.writing
+				w.start(0)
 				time.Sleep(test.before)
 				w.stop()
 				if err := n.stalled(); err != nil {
 					t.Errorf("between writes: %v", err)
 				}
-				w.start([]*raft.Log{{Data: make([]byte, test.bytes)}})
+				w.start(test.bytes)
 				time.Sleep(test.after)
 				if err := n.stalled(); err != nil {
 					t.Errorf("after %v: %v", test.after, err)

@@ -68,6 +68,10 @@ func (w *weakness) check() error {
 	return nil
 }
 
+// mayCampaign says why the node must not stand for election, if it must not: it could do
+// nothing as a leader while its disk hangs.
+func (n *Node) mayCampaign() error { return errors.Join(n.weakness.check(), n.stalled()) }
+
 // Weaken makes the node leave elections to others for d, or until it learns of
 // another leader than the one it knows when Weaken returns: it neither stands for
 // election, whatever times out, nor takes leadership that is handed to it. It goes on

@@ -15,6 +15,7 @@ func NodeFaults() []Fault {
 		{Name: "a full disk", Kind: OnNodes, Possible: offers[Disks], Begin: func(s *Scene) func() { return s.breakDisk(Disks.FillDisk) }},
 		{Name: "a failing disk", Kind: OnNodes, Possible: offers[Disks], Begin: func(s *Scene) func() { return s.breakDisk(Disks.FailDisk) }},
 		{Name: "a slow disk", Kind: OnNodes, Possible: offers[Disks], Begin: slowDisk},
+		{Name: "a slow leader and who follows it lose power", Kind: OnNodes, Possible: survivesPowerLoss, Begin: slowLeaderLosesPower},
 	}
 }
 
@@ -125,4 +126,25 @@ func slowDisk(s *Scene) func() {
 	s.Log("node %d", i)
 	disks.SlowDisk(i, s.upTo(s.Unit))
 	return func() { disks.HealDisk(i) }
+}
+
+func survivesPowerLoss(s System) bool { return offers[Disks](s) && len(s.Members()) >= 3 }
+
+// slowLeaderLosesPower takes the power from a leader whose disk is slow, and from the only
+// follower that has what it has acknowledged. It comes back without that one, and is a
+// majority with one that has not. What was acknowledged has to be on its disk.
+func slowLeaderLosesPower(s *Scene) func() {
+	leader, others, disks := s.leader(), s.others(), s.System.(Disks)
+	s.Rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	lagging, follower := others[0], others[1]
+	s.Log("nodes %d and %d, with %d behind", leader, follower, lagging)
+	s.split(lagging)
+	disks.SlowDisk(leader, s.Unit/2)
+	s.Wait(2)
+	s.Kill(leader)
+	s.Kill(follower)
+	disks.HealDisk(leader)
+	s.Heal()
+	s.Restart(leader)
+	return func() { s.Restart(follower) }
 }
