@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -141,13 +142,27 @@ func (n *notingLog) StoreLogs(logs []*raft.Log) error {
 type stableStore struct {
 	raft.StableStore
 	onFailure func(error)
+
+	mu   sync.Mutex // held while a term is stored
+	term uint64     // the latest, 0 before there is one
 }
 
 func (s *stableStore) Set(key, value []byte) error {
 	return s.check(s.StableStore.Set(key, value))
 }
 
+// SetUint64 ends the calling goroutine when the term would go back. raft serves heartbeats
+// beside its main goroutine; one that comes as the node becomes a candidate would set the
+// term that it was before (raft.go, appendEntries).
 func (s *stableStore) SetUint64(key []byte, value uint64) error {
+	if bytes.Equal(key, keyCurrentTerm) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if value < s.term {
+			runtime.Goexit()
+		}
+		s.term = value
+	}
 	return s.check(s.StableStore.SetUint64(key, value))
 }
 

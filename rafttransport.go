@@ -157,6 +157,10 @@ func (t *raftTransport) pass(rpc raft.RPC) {
 	if !may {
 		return
 	}
+	t.toRaft(rpc)
+}
+
+func (t *raftTransport) toRaft(rpc raft.RPC) {
 	select {
 	case t.rpcs <- rpc:
 	case <-t.ctx.Done():
@@ -179,10 +183,18 @@ func (t *raftTransport) passInstall(rpc raft.RPC) {
 	t.pass(rpc)
 }
 
-// SetHeartbeatHandler implements raft.Transport. Heartbeats bypass Consumer.
+// SetHeartbeatHandler implements raft.Transport. Heartbeats bypass Consumer, and raft's
+// main goroutine, which can be busy; but not one of a later term. Beside that goroutine it
+// would take leadership and the term from a leader that still has something to append,
+// and does so in the new term, in which another one was elected: two leaders' entries then
+// have one index and one term, and raft takes them for the same (hashicorp/raft issue 695).
 func (t *raftTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
 	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
-		if !t.refused(rpc) {
+		switch r, ok := rpc.Command.(*raft.AppendEntriesRequest); {
+		case t.refused(rpc):
+		case ok && r.Term > t.term():
+			t.toRaft(rpc)
+		default:
 			handle(rpc)
 		}
 	})
