@@ -37,8 +37,7 @@ func wantPending(t *testing.T, what string, outcome chan error) {
 	}
 }
 
-// putHeld has the first node propose a write that its log does not take. All nodes have
-// it when putHeld returns, and outcome will have the result.
+// putHeld has the first node propose a write that its log does not take.
 func (c *calm) putHeld(log *heldLog) (outcome chan error) {
 	c.t.Helper()
 	noError(c.t, c.nodes[0].DB().Put([]byte("k"), []byte("before"), nil)) // which opens a session
@@ -46,21 +45,39 @@ func (c *calm) putHeld(log *heldLog) (outcome chan error) {
 	outcome = make(chan error, 1)
 	go func() { outcome <- c.nodes[0].DB().WithContext(c.ctx).Put([]byte("k"), []byte("held"), nil) }()
 	synctest.Wait()
-	for i, n := range c.nodes {
-		if got, want := n.raft.LastIndex(), c.nodes[0].raft.LastIndex(); got != want {
-			c.t.Errorf("node %d has entries up to %d, and not %d", i, got, want)
-		}
-	}
 	return outcome
+}
+
+// wantHeld wants that write to be there.
+func (c *calm) wantHeld(i int) {
+	c.t.Helper()
+	got, err := c.nodes[i].DB().WithContext(c.ctx).Get([]byte("k"), nil)
+	if err != nil || string(got) != "held" {
+		c.t.Errorf("node %d has %q, %v", i, got, err)
+	}
+}
+
+// whileHeld calls test, in a bubble, with three nodes of which the first leads and has not
+// stored a write yet that both others have. put will have its outcome.
+func whileHeld(t *testing.T, test func(t *testing.T, c *calm, log *heldLog, put chan error)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c, log := newHeld(t, 3)
+		put := c.putHeld(log)
+		for i, n := range c.nodes {
+			if got, want := n.raft.LastIndex(), c.nodes[0].raft.LastIndex(); got != want {
+				t.Errorf("node %d has entries up to %d, and not %d", i, got, want)
+			}
+		}
+		test(t, c, log, put)
+	})
 }
 
 // A leader's followers have an entry while its own disk still takes it. Until that has,
 // nothing is committed.
 func TestACommitNeedsTheLeadersDisk(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		leader := c.nodes[0].raft
 		if leader.CommitIndex() == leader.LastIndex() {
 			t.Error("it is committed")
@@ -75,9 +92,7 @@ func TestACommitNeedsTheLeadersDisk(t *testing.T) {
 // first and after an error.
 func TestAnAnswerWaitsForTheLeadersDisk(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		leader, to := c.nodes[0], c.nodes[1]
 		last := leader.raft.LastIndex()
 		entries := []*raft.Log{new(raft.Log), new(raft.Log)}
@@ -108,11 +123,8 @@ func TestALoneLeaderWaitsForItsDisk(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c, log := newHeld(t, 1)
-		noError(t, c.nodes[0].DB().Put([]byte("k"), []byte("before"), nil))
 		noError(t, c.nodes[0].addNonvoter(c.ctx, "/ip4/10.0.0.9/tcp/9490"))
-		log.hold()
-		put := make(chan error, 1)
-		go func() { put <- c.nodes[0].DB().WithContext(c.ctx).Put([]byte("k"), []byte("held"), nil) }()
+		put := c.putHeld(log)
 		wantPending(t, "the write", put)
 		log.letGo(nil)
 		noError(t, <-put)
@@ -123,9 +135,7 @@ func TestALoneLeaderWaitsForItsDisk(t *testing.T) {
 // stored, and not before: neither does it apply it, nor does it count for the next leader.
 func TestAReplacedLeaderWaitsForItsDisk(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		old, next := c.nodes[0], c.nodes[1]
 		held := old.raft.LastIndex()
 		c.elect(1, 2) // which needs the third node only
@@ -141,38 +151,28 @@ func TestAReplacedLeaderWaitsForItsDisk(t *testing.T) {
 		if err := <-put; err != nil && !errors.Is(err, ErrUnknownOutcome) {
 			t.Errorf("the write: %v", err)
 		}
-		got, err := old.DB().Get([]byte("k"), nil)
-		if err != nil || string(got) != "held" {
-			t.Errorf("%q, %v", got, err)
-		}
+		c.wantHeld(0)
 	})
 }
 
 // A leader that finds out late that its disk has failed stops itself, and others lead on.
 func TestALeadersDiskFailsLate(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		log.letGo(errBadDisk)
 		c.wantFailed(c.nodes[0], "write to the log")
 		if err := <-put; !errors.Is(err, ErrUnknownOutcome) {
 			t.Errorf("the write: %v, want that its outcome is unknown", err)
 		}
 		c.elect(1, 2)
-		got, err := c.nodes[2].DB().WithContext(c.ctx).Get([]byte("k"), nil)
-		if err != nil || string(got) != "held" {
-			t.Errorf("%q, %v", got, err)
-		}
+		c.wantHeld(2)
 	})
 }
 
 // So it does where another one leads by then, whose entry raft is comparing with it.
 func TestAReplacedLeadersDiskFailsLate(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		old := c.nodes[0]
 		term, held := old.raft.CurrentTerm(), old.raft.LastIndex()
 		var before raft.Log
@@ -195,9 +195,7 @@ func TestAReplacedLeadersDiskFailsLate(t *testing.T) {
 // raft would ask again and again whether the next leader has all.
 func TestATransferWaitsForTheLeadersDisk(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		to := c.nodes[2].address
 		transferred := make(chan error, 1)
 		go func() { transferred <- c.nodes[0].TransferLeadership(c.ctx, to) }()
@@ -214,9 +212,7 @@ func TestATransferWaitsForTheLeadersDisk(t *testing.T) {
 // A node whose disk hangs does not stand for election.
 func TestWhoHangsDoesNotStand(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		n := c.nodes[0]
 		noError(t, n.transport.mayCampaign())
 		time.Sleep(n.maxStall() + time.Second)
@@ -230,14 +226,18 @@ func TestWhoHangsDoesNotStand(t *testing.T) {
 	})
 }
 
-// A leader that stops has all in its log that it has sent.
+// A node that stops has all in its log that it has sent, also if it leads no more and raft
+// waits for nothing.
 func TestStopWaitsForTheLeadersDisk(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newHeld(t, 3)
-		put := c.putHeld(log)
+	whileHeld(t, func(t *testing.T, c *calm, log *heldLog, put chan error) {
 		n := c.nodes[0]
 		last := n.raft.LastIndex()
+		answer := make(chan raft.RPCResponse, 1)
+		n.transport.rpcs <- raft.RPC{RespChan: answer, Command: &raft.RequestVoteRequest{
+			RPCHeader: c.header(1), Term: n.raft.CurrentTerm() + 1, LeadershipTransfer: true, // with no log, in vain
+		}}
+		noError(t, (<-answer).Error)
 		atOnce, cancel := context.WithCancel(c.ctx)
 		cancel()
 		stopped := make(chan error, 1)

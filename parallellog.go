@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// maxUnstored is how many bytes of data in entries may wait for the leader's own disk. It may be
-// exceeded by what raft stores at once.
+// maxUnstored is how many bytes, in the data of entries, may wait for the leader's own
+// disk. It may be exceeded by what raft stores at once.
 const maxUnstored = 4 << 20
 
 // parallelLog lets a leader send entries to its followers while its own disk takes them,
@@ -92,7 +92,7 @@ func (l *parallelLog) mayReturnEarly(logs []*raft.Log) bool {
 	return l.leads != nil && l.leads() && !l.alone() && !slices.ContainsFunc(logs, votersChange)
 }
 
-// run stores what there is until there is no more.
+// run stores what there is until there is no more, or it fails.
 func (l *parallelLog) run() {
 	for logs := l.next(); logs != nil; logs = l.next() {
 		err := l.store(logs)
@@ -100,16 +100,13 @@ func (l *parallelLog) run() {
 			l.onFailure(err) // before anybody else finds out by it
 		}
 		l.done(logs, err)
-		if err != nil {
-			return
-		}
 	}
 }
 
 func (l *parallelLog) next() []*raft.Log {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.running = len(l.unstored) > 0
+	l.running = len(l.unstored) > 0 && l.err == nil
 	if !l.running {
 		return nil
 	}
@@ -145,31 +142,18 @@ func (l *parallelLog) awaitStored(ended <-chan struct{}, index uint64) error {
 
 // settle returns when all that there is now is stored.
 func (l *parallelLog) settle() error {
-	last := l.last()
-	if last == 0 {
-		return nil
-	}
+	_, last := l.ends()
 	return l.awaitStored(nil, last)
 }
 
-// first is the first entry that is not stored; 0 if all are.
-func (l *parallelLog) first() uint64 {
+// ends are the first and the last entry that are not stored; 0 if all are.
+func (l *parallelLog) ends() (first, last uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.unstored) == 0 {
-		return 0
+	if n := len(l.unstored); n > 0 {
+		first, last = l.unstored[0].Index, l.unstored[n-1].Index
 	}
-	return l.unstored[0].Index
-}
-
-// last is the last entry that is not stored; 0 if all are.
-func (l *parallelLog) last() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.unstored) == 0 {
-		return 0
-	}
-	return l.unstored[len(l.unstored)-1].Index
+	return first, last
 }
 
 // until waits until ok, which is called with mu held; or in vain.
@@ -218,7 +202,7 @@ func (l *parallelLog) GetLog(index uint64, out *raft.Log) error {
 
 // FirstIndex implements raft.LogStore.
 func (l *parallelLog) FirstIndex() (uint64, error) {
-	unstored := l.first() // before it is asked for below, where it may be by then
+	unstored, _ := l.ends() // before it is asked for below, where it may be by then
 	first, err := l.LogStore.FirstIndex()
 	if err == nil && first == 0 {
 		first = unstored
@@ -228,7 +212,7 @@ func (l *parallelLog) FirstIndex() (uint64, error) {
 
 // LastIndex implements raft.LogStore.
 func (l *parallelLog) LastIndex() (uint64, error) {
-	if last := l.last(); last > 0 {
+	if _, last := l.ends(); last > 0 {
 		return last, nil
 	}
 	return l.LogStore.LastIndex()
