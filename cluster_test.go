@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/skiffdb/skiff"
@@ -299,4 +300,13 @@ func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("test took too long"))
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// bubble runs a test whose time stands still while anybody in it works: however busy
+// the machine is, no node loses patience with another one.
+func bubble(t *testing.T, test func(*testing.T)) {
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(2 * time.Second) }) // goleveldb's pool of buffers outlives Close by one
+		test(t)
+	})
 }

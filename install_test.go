@@ -58,62 +58,65 @@ func TestEverybodyGoesOnDuringAnInstall(t *testing.T) {
 	t.Parallel()
 	for _, mode := range storeModes {
 		t.Run(mode.name, func(t *testing.T) {
-			const size = 3 << 20
-			l := newLaggard(t, size, func(o *skiff.Options) {
-				mode.change(o)
-				o.InstallChunkSize = 64 << 10
-				o.InstallRate = 4 << 20 // slow enough for all that happens meanwhile
-				o.TrailingBytes = 100 << 10
-			})
-			sending := l.node(l.leader).Subscribe(100)
-			receiving := l.node(l.away).Subscribe(100)
-			term := l.node(l.leader).Term()
-			l.net.Heal()
+			t.Parallel()
+			bubble(t, func(t *testing.T) {
+				const size = 3 << 20
+				l := newLaggard(t, size, func(o *skiff.Options) {
+					mode.change(o)
+					o.InstallChunkSize = 64 << 10
+					o.InstallRate = 4 << 20 // slow enough for all that happens meanwhile
+					o.TrailingBytes = 100 << 10
+				})
+				sending := l.node(l.leader).Subscribe(100)
+				receiving := l.node(l.away).Subscribe(100)
+				term := l.node(l.leader).Term()
+				l.net.Heal()
 
-			progress := next[skiff.InstallProgress](t, receiving)
-			if !progress.Receiving || progress.Peer != l.addrs[l.leader] || progress.Bytes < 1<<20 || progress.Node != l.addrs[l.away] || progress.Index == 0 {
-				t.Errorf("progress where it is received: %+v", progress)
-			}
-			stale := l.node(l.away).DB().WithConsistency(skiff.Stale)
-			var value string
-			for i := range 50 {
-				value = l.put(l.leader, "meanwhile")
-				if i%10 == 0 {
-					l.snapshot(l.leader, l.other)
+				progress := next[skiff.InstallProgress](t, receiving)
+				if !progress.Receiving || progress.Peer != l.addrs[l.leader] || progress.Bytes < 1<<20 || progress.Node != l.addrs[l.away] || progress.Index == 0 {
+					t.Errorf("progress where it is received: %+v", progress)
 				}
-				if _, err := stale.Get([]byte("before"), nil); err != nil {
-					t.Errorf("stale read: %v", err)
+				stale := l.node(l.away).DB().WithConsistency(skiff.Stale)
+				var value string
+				for i := range 50 {
+					value = l.put(l.leader, "meanwhile")
+					if i%10 == 0 {
+						l.snapshot(l.leader, l.other)
+					}
+					if _, err := stale.Get([]byte("before"), nil); err != nil {
+						t.Errorf("stale read: %v", err)
+					}
+					_, err := stale.Get([]byte("meanwhile"), nil)
+					if err == nil && i > 0 {
+						break // a busy machine: it is installed, as the event has to say
+					}
+					if err != leveldb.ErrNotFound {
+						t.Errorf("stale read of what is not installed yet: %v", err)
+					}
 				}
-				_, err := stale.Get([]byte("meanwhile"), nil)
-				if err == nil && i > 0 {
-					break // a busy machine: it is installed, as the event has to say
+				installed := next[skiff.Installed](t, receiving)
+				if installed.Peer != l.addrs[l.leader] || installed.Index != progress.Index {
+					t.Errorf("installed: %+v", installed)
 				}
-				if err != leveldb.ErrNotFound {
-					t.Errorf("stale read of what is not installed yet: %v", err)
+				sent := next[skiff.InstallProgress](t, sending)
+				if sent.Receiving || sent.Peer != l.addrs[l.away] || sent.Index != progress.Index || sent.Term != term || time.Since(sent.Time) > time.Minute {
+					t.Errorf("progress where it is sent: %+v", sent)
 				}
-			}
-			installed := next[skiff.Installed](t, receiving)
-			if installed.Peer != l.addrs[l.leader] || installed.Index != progress.Index {
-				t.Errorf("installed: %+v", installed)
-			}
-			sent := next[skiff.InstallProgress](t, sending)
-			if sent.Receiving || sent.Peer != l.addrs[l.away] || sent.Index != progress.Index || sent.Term != term || time.Since(sent.Time) > time.Minute {
-				t.Errorf("progress where it is sent: %+v", sent)
-			}
-			if now := l.node(l.leader).Term(); now != term {
-				t.Errorf("the term was %d and is %d: somebody missed the leader's heartbeats", term, now)
-			}
-			l.wantEverywhere("meanwhile", value)
-			l.wantSameState()
-			receiving.Close()
-			for e := range receiving.C {
-				if e.Kind() == skiff.KindInstalled {
-					t.Error("it was installed twice")
+				if now := l.node(l.leader).Term(); now != term {
+					t.Errorf("the term was %d and is %d: somebody missed the leader's heartbeats", term, now)
 				}
-			}
-			if receiving.Missed()+sending.Missed() > 0 {
-				t.Error("events were missed")
-			}
+				l.wantEverywhere("meanwhile", value)
+				l.wantSameState()
+				receiving.Close()
+				for e := range receiving.C {
+					if e.Kind() == skiff.KindInstalled {
+						t.Error("it was installed twice")
+					}
+				}
+				if receiving.Missed()+sending.Missed() > 0 {
+					t.Error("events were missed")
+				}
+			})
 		})
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"math/rand"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/onsi/ginkgo"
+	"github.com/onsi/ginkgo/config"
 	"github.com/onsi/gomega"
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/iterator"
@@ -27,6 +29,10 @@ func TestGoleveldbSuite(t *testing.T) {
 	t.Parallel()
 	// The suite's own time limits use what ginkgo would rather see replaced.
 	_ = os.Setenv("ACK_GINKGO_DEPRECATIONS", "1.16.5") // cannot fail with this name
+	// A thousand passed specs are one line, so that a failure elsewhere can be seen.
+	config.DefaultReporterConfig.Succinct = true
+	config.DefaultReporterConfig.NoColor = true
+	config.DefaultReporterConfig.SlowSpecThreshold = time.Hour.Seconds()
 
 	single := newCluster(t, 1, inMemory)
 	onDisk := newCluster(t, 1, nil)
