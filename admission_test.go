@@ -51,35 +51,37 @@ func TestLostDisk(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				c := newCluster(t, 3, func(o *skiff.Options) {
-					o.InMemory = store == ""
-					o.LogStore = store
-				})
-				id := c.wantOneCluster()
-				value := c.put(0, "k")
-				lost := c.leader()
-				if role == "follower" {
-					lost = c.follower()
-				}
-				c.kill(lost)
-				c.wipe(lost)
-				other := (lost + 1) % 3
-				second := c.put(other, "second")
-				c.start(lost)
-				if got := c.wantOneCluster(); got != id {
-					t.Errorf("the cluster was %s and is %s", id, got)
-				}
-				c.wantEverywhere("k", value)
-				c.wantSameState()
-
-				c.kill(other)
-				third := c.put(lost, "third")
-				c.wantEverywhere("second", second)
-				if store != "" {
-					c.kill(lost) // and it remembers
+				bubble(t, func(t *testing.T) {
+					c := newCluster(t, 3, func(o *skiff.Options) {
+						o.InMemory = store == ""
+						o.LogStore = store
+					})
+					id := c.wantOneCluster()
+					value := c.put(0, "k")
+					lost := c.leader()
+					if role == "follower" {
+						lost = c.follower()
+					}
+					c.kill(lost)
+					c.wipe(lost)
+					other := (lost + 1) % 3
+					second := c.put(other, "second")
 					c.start(lost)
-					c.wantEverywhere("third", third)
-				}
+					if got := c.wantOneCluster(); got != id {
+						t.Errorf("the cluster was %s and is %s", id, got)
+					}
+					c.wantEverywhere("k", value)
+					c.wantSameState()
+
+					c.kill(other)
+					third := c.put(lost, "third")
+					c.wantEverywhere("second", second)
+					if store != "" {
+						c.kill(lost) // and it remembers
+						c.start(lost)
+						c.wantEverywhere("third", third)
+					}
+				})
 			})
 		}
 	}
@@ -90,74 +92,80 @@ func TestLostDisk(t *testing.T) {
 // elected with the vote of the one that has forgotten it.
 func TestLostDiskLosesNothing(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
-	leader := c.leader()
-	forgetful, behind := (leader+1)%3, (leader+2)%3
-	c.put(leader, "k")
-	c.kill(behind)
-	value := c.put(leader, "k")
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		leader := c.leader()
+		forgetful, behind := (leader+1)%3, (leader+2)%3
+		c.put(leader, "k")
+		c.kill(behind)
+		value := c.put(leader, "k")
 
-	c.kill(forgetful)
-	c.wipe(forgetful)
-	c.kill(leader)
-	c.start(behind)
-	c.start(forgetful)
-	c.wantNoLeader()
+		c.kill(forgetful)
+		c.wipe(forgetful)
+		c.kill(leader)
+		c.start(behind)
+		c.start(forgetful)
+		c.wantNoLeader()
 
-	c.start(leader)
-	c.waitReady()
-	c.wantEverywhere("k", value)
-	c.wantSameState()
+		c.start(leader)
+		c.waitReady()
+		c.wantEverywhere("k", value)
+		c.wantSameState()
+	})
 }
 
 // A node may be killed again before it has got everything back. It still does not
 // vote then, although it has a log.
 func TestLostDiskAndKilledAgain(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
-	leader := c.leader()
-	forgetful, behind := (leader+1)%3, (leader+2)%3
-	c.kill(behind)
-	value := c.put(leader, "k")
-	c.kill(forgetful)
-	c.wipe(forgetful)
-
-	c.start(behind) // the leader has a majority with it
-	c.waitReady()
-	// The entries for the forgetful one get lost, once it has been admitted.
-	for range 5 {
-		c.start(forgetful)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		leader := c.leader()
+		forgetful, behind := (leader+1)%3, (leader+2)%3
+		c.kill(behind)
+		value := c.put(leader, "k")
 		c.kill(forgetful)
-	}
-	c.start(forgetful)
-	c.kill(leader)
-	c.start(leader)
-	c.waitReady()
-	c.wantEverywhere("k", value)
-	c.wantSameState()
+		c.wipe(forgetful)
+
+		c.start(behind) // the leader has a majority with it
+		c.waitReady()
+		// The entries for the forgetful one get lost, once it has been admitted.
+		for range 5 {
+			c.start(forgetful)
+			c.kill(forgetful)
+		}
+		c.start(forgetful)
+		c.kill(leader)
+		c.start(leader)
+		c.waitReady()
+		c.wantEverywhere("k", value)
+		c.wantSameState()
+	})
 }
 
 // The others tell of it.
 func TestLostDiskIsTold(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
-	lost := c.follower()
-	events := c.node(c.leader()).Subscribe(10, skiff.KindReadmitted, skiff.KindJoined, skiff.KindLeft)
-	c.kill(lost)
-	c.start(lost) // which is nothing special
-	c.waitReady()
-	c.kill(lost)
-	c.wipe(lost)
-	c.start(lost)
-	c.waitReady()
-	if e := next[skiff.Readmitted](t, events); e.Peer != c.addrs[lost] {
-		t.Errorf("told of %+v", e)
-	}
-	select {
-	case e := <-events.C:
-		t.Errorf("told of %#v", e)
-	default:
-	}
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		lost := c.follower()
+		events := c.node(c.leader()).Subscribe(10, skiff.KindReadmitted, skiff.KindJoined, skiff.KindLeft)
+		c.kill(lost)
+		c.start(lost) // which is nothing special
+		c.waitReady()
+		c.kill(lost)
+		c.wipe(lost)
+		c.start(lost)
+		c.waitReady()
+		if e := next[skiff.Readmitted](t, events); e.Peer != c.addrs[lost] {
+			t.Errorf("told of %+v", e)
+		}
+		select {
+		case e := <-events.C:
+			t.Errorf("told of %#v", e)
+		default:
+		}
+	})
 }
 
 // A node that was away while another one lost its disk knows only who was there before.
@@ -165,33 +173,35 @@ func TestLostDiskIsTold(t *testing.T) {
 // that it counts.
 func TestWhoWasAwayFollowsAReadmittedLeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 5, func(o *skiff.Options) {
-		o.HeartbeatTimeout = 2 * time.Second // which a transfer may take, on a busy machine
-	})
-	lost := c.leader()
-	forget := func() {
-		c.kill(lost)
-		c.wipe(lost)
-		c.start(lost)
-		c.waitReady()
-		c.wantEverywhere("k", c.put(lost, "k"))
-	}
-	forget() // as all know
-	away := (lost + 1) % 5
-	c.kill(away)
-	forget()
-	if err := c.node(lost).TransferLeadership(testContext(t), c.addrs[lost]); err != nil {
-		t.Fatal(err)
-	}
-	c.start(away)
-	c.waitReady()
-	for i := range c.nodes { // it is needed now
-		if i != away && i != lost && len(c.running()) > 3 {
-			c.kill(i)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 5, func(o *skiff.Options) {
+			o.HeartbeatTimeout = 2 * time.Second // which a transfer may take, on a busy machine
+		})
+		lost := c.leader()
+		forget := func() {
+			c.kill(lost)
+			c.wipe(lost)
+			c.start(lost)
+			c.waitReady()
+			c.wantEverywhere("k", c.put(lost, "k"))
 		}
-	}
-	c.wantEverywhere("k", c.put(lost, "k"))
-	c.wantSameState()
+		forget() // as all know
+		away := (lost + 1) % 5
+		c.kill(away)
+		forget()
+		if err := c.node(lost).TransferLeadership(testContext(t), c.addrs[lost]); err != nil {
+			t.Fatal(err)
+		}
+		c.start(away)
+		c.waitReady()
+		for i := range c.nodes { // it is needed now
+			if i != away && i != lost && len(c.running()) > 3 {
+				c.kill(i)
+			}
+		}
+		c.wantEverywhere("k", c.put(lost, "k"))
+		c.wantSameState()
+	})
 }
 
 // running lists the nodes that run.
@@ -208,53 +218,57 @@ func (c *cluster) running() (all []int) {
 // lost its disk, hears from its cluster where it belongs.
 func TestLostDiskOnStandby(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 2, nil)
-	i := c.add(standby)
-	c.join(0, i)
-	value := c.put(i, "k")
-	for range 2 {
-		c.kill(i)
-		c.wipe(i)
-		c.start(i)
-		c.waitReady()
-		c.wantEverywhere("k", value)
-		c.wantMembers([]int{0, 1, i}, nil)
-	}
-	c.join(0, i) // changes nothing
-	c.kill(0)
-	c.wantEverywhere("k", c.put(i, "k")) // it votes
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 2, nil)
+		i := c.add(standby)
+		c.join(0, i)
+		value := c.put(i, "k")
+		for range 2 {
+			c.kill(i)
+			c.wipe(i)
+			c.start(i)
+			c.waitReady()
+			c.wantEverywhere("k", value)
+			c.wantMembers([]int{0, 1, i}, nil)
+		}
+		c.join(0, i) // changes nothing
+		c.kill(0)
+		c.wantEverywhere("k", c.put(i, "k")) // it votes
+	})
 }
 
 // A member that has lost its disk, and does not say whose it is, founds a cluster of its
 // own: the two keep apart.
 func TestLostDiskAndFoundsAnother(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, nil)
-	a, b := c.add(standby), c.add(standby)
-	c.join(0, a)
-	c.join(0, b)
-	id := c.wantOneCluster()
-	value := c.put(0, "k")
-	c.kill(0)
-	c.wipe(0)
-	c.leader()
-	c.start(0)
-	if err := c.node(0).WaitReady(testContext(t)); err != nil {
-		t.Fatal(err)
-	}
-	if got := c.node(0).Stats(); got.ClusterID == id || len(got.Peers) != 1 {
-		t.Errorf("it is in %s with %v", got.ClusterID, got.Peers)
-	}
-	c.stop(0)
-	if got := c.wantOneCluster(); got != id {
-		t.Errorf("the others are in %s", got)
-	}
-	c.wantEverywhere("k", value)
-	c.wipe(0)
-	c.joiners[0] = func(o *skiff.Options) { o.Join = []string{c.addrs[a]} }
-	c.start(0)
-	c.waitReady()
-	c.wantEverywhere("k", value)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		a, b := c.add(standby), c.add(standby)
+		c.join(0, a)
+		c.join(0, b)
+		id := c.wantOneCluster()
+		value := c.put(0, "k")
+		c.kill(0)
+		c.wipe(0)
+		c.leader()
+		c.start(0)
+		if err := c.node(0).WaitReady(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.node(0).Stats(); got.ClusterID == id || len(got.Peers) != 1 {
+			t.Errorf("it is in %s with %v", got.ClusterID, got.Peers)
+		}
+		c.stop(0)
+		if got := c.wantOneCluster(); got != id {
+			t.Errorf("the others are in %s", got)
+		}
+		c.wantEverywhere("k", value)
+		c.wipe(0)
+		c.joiners[0] = func(o *skiff.Options) { o.Join = []string{c.addrs[a]} }
+		c.start(0)
+		c.waitReady()
+		c.wantEverywhere("k", value)
+	})
 }
 
 // signpost sends those who dial an address elsewhere, as a name does that gets
@@ -319,15 +333,17 @@ func (w *twins) second() *skiff.Node {
 // goes on.
 func TestTheSecondAtAnAddressIsTold(t *testing.T) {
 	t.Parallel()
-	w := newTwins(t)
-	second := w.second()
-	if err := second.WaitReady(testContext(t)); !errors.Is(err, skiff.ErrRefused) {
-		t.Errorf("WaitReady: %v", err)
-	}
-	w.wantEverywhere("k", w.put(0, "k"))
-	if err := w.node(0).Err(); err != nil {
-		t.Errorf("the first has ended: %v", err)
-	}
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t)
+		second := w.second()
+		if err := second.WaitReady(testContext(t)); !errors.Is(err, skiff.ErrRefused) {
+			t.Errorf("WaitReady: %v", err)
+		}
+		w.wantEverywhere("k", w.put(0, "k"))
+		if err := w.node(0).Err(); err != nil {
+			t.Errorf("the first has ended: %v", err)
+		}
+	})
 }
 
 // When the first cannot be seen any more, the second is admitted in its place, and
@@ -337,11 +353,11 @@ func TestTheFirstAtAnAddressIsReplaced(t *testing.T) {
 	t.Parallel()
 	t.Run("another one leads", func(t *testing.T) {
 		t.Parallel()
-		testReplacement(t, false)
+		bubble(t, func(t *testing.T) { testReplacement(t, false) })
 	})
 	t.Run("the second leads", func(t *testing.T) {
 		t.Parallel()
-		testReplacement(t, true)
+		bubble(t, func(t *testing.T) { testReplacement(t, true) })
 	})
 }
 

@@ -45,49 +45,53 @@ const nobody = "/ip4/10.0.0.99/tcp/9490"
 // connection, the third is something else, and one is enough.
 func TestDialFindsTheNodeThatWorks(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	const foreign = "/ip4/10.0.0.98/tcp/80"
-	serveForeign(t, c.net, foreign, answerHTTP)
-	c.net.Cut("client", c.addrs[0])
-	o := clientOptions(c)
-	o.RPCTimeout = 100 * time.Millisecond
-	db, err := skiff.Dial(testContext(t), []string{nobody, c.addrs[0], foreign, c.addrs[1]}, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	mustPut(t, db, "k", "v")
-	wantValue(t, c.node(2).DB(), "k", "v")
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		const foreign = "/ip4/10.0.0.98/tcp/80"
+		serveForeign(t, c.net, foreign, answerHTTP)
+		c.net.Cut("client", c.addrs[0])
+		o := clientOptions(c)
+		o.RPCTimeout = 100 * time.Millisecond
+		db, err := skiff.Dial(testContext(t), []string{nobody, c.addrs[0], foreign, c.addrs[1]}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		mustPut(t, db, "k", "v")
+		wantValue(t, c.node(2).DB(), "k", "v")
+	})
 }
 
 // TestClientSurvivesTheLossOfNodes: it knows one address, and learns the others.
 func TestClientSurvivesTheLossOfNodes(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
-	db := dial(t, c, c.addrs[c.follower()])
-	written := 0
-	write := func() {
-		t.Helper()
-		mustPut(t, db, fmt.Sprint(written), "v")
-		written++
-		for i := range written {
-			wantValue(t, db, fmt.Sprint(i), "v")
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		db := dial(t, c, c.addrs[c.follower()])
+		written := 0
+		write := func() {
+			t.Helper()
+			mustPut(t, db, fmt.Sprint(written), "v")
+			written++
+			for i := range written {
+				wantValue(t, db, fmt.Sprint(i), "v")
+			}
 		}
-	}
-	write()
-	for name, victim := range map[string]func() int{
-		"the node that it talks to": func() int { return c.servedBy(db) },
-		"the leader":                c.leader,
-	} {
-		for range 2 {
-			i := victim()
-			c.kill(i)
-			t.Logf("killed %s, node %d", name, i)
-			write()
-			c.start(i)
-			write()
+		write()
+		for name, victim := range map[string]func() int{
+			"the node that it talks to": func() int { return c.servedBy(db) },
+			"the leader":                c.leader,
+		} {
+			for range 2 {
+				i := victim()
+				c.kill(i)
+				t.Logf("killed %s, node %d", name, i)
+				write()
+				c.start(i)
+				write()
+			}
 		}
-	}
+	})
 }
 
 // servedBy is the number of the node that a handle talks to.
@@ -110,52 +114,54 @@ func (c *cluster) servedBy(db *skiff.DB) int {
 // all of them are overwritten again and again.
 func TestIteratorIsOneViewInManyPieces(t *testing.T) {
 	t.Parallel()
-	const keys, rounds = 3000, 8
-	c := newCluster(t, 1, inMemory)
-	db := dial(t, c, c.addrs...)
-	overwrite := func(round int) error {
-		var b leveldb.Batch
-		value := bytes.Repeat([]byte{byte(round)}, 1000)
-		for k := range keys {
-			b.Put(fmt.Appendf(nil, "%06d", k), value)
+	bubble(t, func(t *testing.T) {
+		const keys, rounds = 3000, 8
+		c := newCluster(t, 1, inMemory)
+		db := dial(t, c, c.addrs...)
+		overwrite := func(round int) error {
+			var b leveldb.Batch
+			value := bytes.Repeat([]byte{byte(round)}, 1000)
+			for k := range keys {
+				b.Put(fmt.Appendf(nil, "%06d", k), value)
+			}
+			return c.node(0).DB().Write(&b, nil)
 		}
-		return c.node(0).DB().Write(&b, nil)
-	}
-	if err := overwrite(0); err != nil {
-		t.Fatal(err)
-	}
-	forward, backward := db.NewIterator(nil, nil), db.NewIterator(nil, nil)
-	defer forward.Release()
-	defer backward.Release()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for round := range rounds {
-			if err := overwrite(round + 1); err != nil {
-				t.Error(err)
+		if err := overwrite(0); err != nil {
+			t.Fatal(err)
+		}
+		forward, backward := db.NewIterator(nil, nil), db.NewIterator(nil, nil)
+		defer forward.Release()
+		defer backward.Release()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for round := range rounds {
+				if err := overwrite(round + 1); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		defer wg.Wait()
+
+		for n := range keys {
+			wantStep(t, forward.Next(), forward, n)
+		}
+		if forward.Next() || forward.Error() != nil {
+			t.Errorf("past the end: %q, %v", forward.Key(), forward.Error())
+		}
+		for n := range keys {
+			wantStep(t, backward.Prev() || n == 0 && backward.Last(), backward, keys-1-n)
+		}
+		if backward.Prev() || backward.Error() != nil {
+			t.Errorf("before the beginning: %q, %v", backward.Key(), backward.Error())
+		}
+		for _, n := range []int{2999, 0, 1500, 17} {
+			wantStep(t, forward.Seek(fmt.Appendf(nil, "%06d", n)), forward, n)
+			if n > 0 {
+				wantStep(t, forward.Prev(), forward, n-1)
+				wantStep(t, forward.Next(), forward, n)
 			}
 		}
 	})
-	defer wg.Wait()
-
-	for n := range keys {
-		wantStep(t, forward.Next(), forward, n)
-	}
-	if forward.Next() || forward.Error() != nil {
-		t.Errorf("past the end: %q, %v", forward.Key(), forward.Error())
-	}
-	for n := range keys {
-		wantStep(t, backward.Prev() || n == 0 && backward.Last(), backward, keys-1-n)
-	}
-	if backward.Prev() || backward.Error() != nil {
-		t.Errorf("before the beginning: %q, %v", backward.Key(), backward.Error())
-	}
-	for _, n := range []int{2999, 0, 1500, 17} {
-		wantStep(t, forward.Seek(fmt.Appendf(nil, "%06d", n)), forward, n)
-		if n > 0 {
-			wantStep(t, forward.Prev(), forward, n-1)
-			wantStep(t, forward.Next(), forward, n)
-		}
-	}
 }
 
 func wantStep(t *testing.T, moved bool, it iterator.Iterator, n int) {
@@ -170,48 +176,50 @@ func wantStep(t *testing.T, moved bool, it iterator.Iterator, n int) {
 // on another.
 func TestViewLost(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	db := dial(t, c, c.addrs...)
-	for k := range 5 {
-		mustPut(t, db, fmt.Sprint(k), strings.Repeat("v", 10_000)) // more than one piece
-	}
-	snapshot, err := db.GetSnapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snapshot.Release()
-	tr := mustOpen(t, db)
-	mustPut(t, tr, "k", "v")
-	it := db.NewIterator(nil, nil)
-	defer it.Release()
-	if !it.First() {
-		t.Fatal(it.Error())
-	}
-	node := c.servedBy(db)
-	c.kill(node)
-
-	for it.Next() {
-	}
-	wantKinds(t, it.Error(), c.addrs[node], skiff.ErrViewLost)
-	if it.Valid() || it.Key() != nil || it.Value() != nil || it.First() {
-		t.Errorf("the iterator goes on, on %q", it.Key())
-	}
-	_, getErr := snapshot.Get([]byte("0"), nil)
-	_, hasErr := snapshot.Has([]byte("0"), nil)
-	_, trErr := tr.Get([]byte("0"), nil)
-	second := snapshot.NewIterator(nil, nil)
-	defer second.Release()
-	second.Last()
-	for call, err := range map[string]error{
-		"Get": getErr, "Has": hasErr, "NewIterator": second.Error(), "in a transaction": trErr,
-	} {
-		if !errors.Is(err, skiff.ErrViewLost) {
-			t.Errorf("%s: %v", call, err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		db := dial(t, c, c.addrs...)
+		for k := range 5 {
+			mustPut(t, db, fmt.Sprint(k), strings.Repeat("v", 10_000)) // more than one piece
 		}
-	}
-	if pairs := keysOf(t, db, nil); len(pairs) != 5 {
-		t.Errorf("a new iterator shows %d keys", len(pairs))
-	}
+		snapshot, err := db.GetSnapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snapshot.Release()
+		tr := mustOpen(t, db)
+		mustPut(t, tr, "k", "v")
+		it := db.NewIterator(nil, nil)
+		defer it.Release()
+		if !it.First() {
+			t.Fatal(it.Error())
+		}
+		node := c.servedBy(db)
+		c.kill(node)
+
+		for it.Next() {
+		}
+		wantKinds(t, it.Error(), c.addrs[node], skiff.ErrViewLost)
+		if it.Valid() || it.Key() != nil || it.Value() != nil || it.First() {
+			t.Errorf("the iterator goes on, on %q", it.Key())
+		}
+		_, getErr := snapshot.Get([]byte("0"), nil)
+		_, hasErr := snapshot.Has([]byte("0"), nil)
+		_, trErr := tr.Get([]byte("0"), nil)
+		second := snapshot.NewIterator(nil, nil)
+		defer second.Release()
+		second.Last()
+		for call, err := range map[string]error{
+			"Get": getErr, "Has": hasErr, "NewIterator": second.Error(), "in a transaction": trErr,
+		} {
+			if !errors.Is(err, skiff.ErrViewLost) {
+				t.Errorf("%s: %v", call, err)
+			}
+		}
+		if pairs := keysOf(t, db, nil); len(pairs) != 5 {
+			t.Errorf("a new iterator shows %d keys", len(pairs))
+		}
+	})
 }
 
 // TestForeignPort: whatever answers there, Dial says what is wrong, and soon.
@@ -319,45 +327,47 @@ func shakeHandsAndWait(c net.Conn) {
 // TestTooManyViews: a node keeps 1024 views for a client, and says so.
 func TestTooManyViews(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	db := dial(t, c, c.addrs...)
-	mustPut(t, db, "k", "v")
-	var snapshots []*skiff.Snapshot
-	for range 1024 {
-		s, err := db.GetSnapshot()
-		if err != nil {
-			t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		db := dial(t, c, c.addrs...)
+		mustPut(t, db, "k", "v")
+		var snapshots []*skiff.Snapshot
+		for range 1024 {
+			s, err := db.GetSnapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			snapshots = append(snapshots, s)
 		}
-		snapshots = append(snapshots, s)
-	}
-	_, err := db.GetSnapshot()
-	wantKinds(t, err, c.addrs[0])
-	it := db.NewIterator(nil, nil)
-	for _, err := range []error{err, it.Error()} {
-		if err == nil || !strings.Contains(err.Error(), "1024 snapshots and iterators") {
-			t.Errorf("got %v, which does not tell the limit", err)
+		_, err := db.GetSnapshot()
+		wantKinds(t, err, c.addrs[0])
+		it := db.NewIterator(nil, nil)
+		for _, err := range []error{err, it.Error()} {
+			if err == nil || !strings.Contains(err.Error(), "1024 snapshots and iterators") {
+				t.Errorf("got %v, which does not tell the limit", err)
+			}
 		}
-	}
-	it.Release()
-	other := dial(t, c, c.addrs...) // has its own
-	wantPairs(t, other, nil, "k=v")
-	wantValue(t, snapshots[1023], "k", "v")
+		it.Release()
+		other := dial(t, c, c.addrs...) // has its own
+		wantPairs(t, other, nil, "k=v")
+		wantValue(t, snapshots[1023], "k", "v")
 
-	for _, s := range snapshots[:512] {
-		s.Release()
-	}
-	for n := 0; n < 512; { // nobody waits for a release, so it takes a moment
-		s, err := db.WithContext(testContext(t)).GetSnapshot()
-		if err == nil {
+		for _, s := range snapshots[:512] {
 			s.Release()
-			n++
-			continue
 		}
-		if !strings.Contains(err.Error(), "1024") {
-			t.Fatal(err)
+		for n := 0; n < 512; { // nobody waits for a release, so it takes a moment
+			s, err := db.WithContext(testContext(t)).GetSnapshot()
+			if err == nil {
+				s.Release()
+				n++
+				continue
+			}
+			if !strings.Contains(err.Error(), "1024") {
+				t.Fatal(err)
+			}
+			runtime.Gosched()
 		}
-		runtime.Gosched()
-	}
+	})
 }
 
 // TestCloseOfAClient ends what is under way and leaves no goroutine, with

@@ -218,6 +218,7 @@ func (c *cluster) leader() int {
 				}
 			}
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -117,62 +117,66 @@ func TestCompareAndSwap(t *testing.T) {
 // TestConditionsKeepTheirKeys: the caller's slices may change after the call.
 func TestConditionsKeepTheirKeys(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	key, value := []byte("a"), []byte("1")
-	conditions := []skiff.Condition{skiff.IfAbsent(key), skiff.IfVersion(key, 0)}
-	key[0] = 'b'
-	mustPut(t, c.node(0).DB(), "b", "2")
-	if _, err := c.node(0).DB().WriteIf(testContext(t), nil, conditions...); err != nil {
-		t.Error(err)
-	}
-	conditions = []skiff.Condition{skiff.IfPresent(key), skiff.IfValue(key, append(value[:0], '2'))}
-	key[0], value[0] = 'x', 'x'
-	if _, err := c.node(0).DB().WriteIf(testContext(t), nil, conditions...); err != nil {
-		t.Error(err)
-	}
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		key, value := []byte("a"), []byte("1")
+		conditions := []skiff.Condition{skiff.IfAbsent(key), skiff.IfVersion(key, 0)}
+		key[0] = 'b'
+		mustPut(t, c.node(0).DB(), "b", "2")
+		if _, err := c.node(0).DB().WriteIf(testContext(t), nil, conditions...); err != nil {
+			t.Error(err)
+		}
+		conditions = []skiff.Condition{skiff.IfPresent(key), skiff.IfValue(key, append(value[:0], '2'))}
+		key[0], value[0] = 'x', 'x'
+		if _, err := c.node(0).DB().WriteIf(testContext(t), nil, conditions...); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestAppendOrder: what is appended after an Append has returned, at any node, has a
 // greater key; and of many at once none is lost.
 func TestAppendOrder(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	prefix := []byte("events/")
-	var last []byte
-	for i, db := range append(handles(c), handles(c)...) {
-		key, err := db.Append(testContext(t), prefix, fmt.Append(nil, i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.HasPrefix(key, prefix) || len(key) != len(prefix)+20 || bytes.Compare(key, last) <= 0 {
-			t.Errorf("key %q after %q", key, last)
-		}
-		wantValue(t, db, string(key), fmt.Sprint(i))
-		last = key
-	}
-
-	var mu sync.Mutex
-	var want []string
-	var writers sync.WaitGroup
-	for i := range 24 {
-		db := handles(c)[i%3]
-		writers.Go(func() {
-			var last []byte
-			for j := range 20 {
-				value := fmt.Sprintf("%d-%d", i, j)
-				key, err := db.Append(testContext(t), prefix, []byte(value))
-				if err != nil || bytes.Compare(key, last) <= 0 {
-					t.Errorf("key %q after %q, %v", key, last, err)
-				}
-				last = key
-				mu.Lock()
-				want = append(want, fmt.Sprintf("%s=%s", key, value))
-				mu.Unlock()
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		prefix := []byte("events/")
+		var last []byte
+		for i, db := range append(handles(c), handles(c)...) {
+			key, err := db.Append(testContext(t), prefix, fmt.Append(nil, i))
+			if err != nil {
+				t.Fatal(err)
 			}
-		})
-	}
-	writers.Wait()
-	slices.Sort(want)
-	after := &util.Range{Start: append(last, 0), Limit: util.BytesPrefix(prefix).Limit}
-	wantPairs(t, handles(c)[0], after, want...)
+			if !bytes.HasPrefix(key, prefix) || len(key) != len(prefix)+20 || bytes.Compare(key, last) <= 0 {
+				t.Errorf("key %q after %q", key, last)
+			}
+			wantValue(t, db, string(key), fmt.Sprint(i))
+			last = key
+		}
+
+		var mu sync.Mutex
+		var want []string
+		var writers sync.WaitGroup
+		for i := range 24 {
+			db := handles(c)[i%3]
+			writers.Go(func() {
+				var last []byte
+				for j := range 20 {
+					value := fmt.Sprintf("%d-%d", i, j)
+					key, err := db.Append(testContext(t), prefix, []byte(value))
+					if err != nil || bytes.Compare(key, last) <= 0 {
+						t.Errorf("key %q after %q, %v", key, last, err)
+					}
+					last = key
+					mu.Lock()
+					want = append(want, fmt.Sprintf("%s=%s", key, value))
+					mu.Unlock()
+				}
+			})
+		}
+		writers.Wait()
+		slices.Sort(want)
+		after := &util.Range{Start: append(last, 0), Limit: util.BytesPrefix(prefix).Limit}
+		wantPairs(t, handles(c)[0], after, want...)
+	})
 }

@@ -199,32 +199,34 @@ func TestCheckSeesFlippedBytes(t *testing.T) {
 	for _, store := range []skiff.LogStore{skiff.LogStoreBolt, skiff.LogStoreWAL} {
 		t.Run(string(store), func(t *testing.T) {
 			t.Parallel()
-			s := newSpecimen(t, store, false)
-			rnd := rand.New(rand.NewPCG(testSeed(t), 0))
-			for kind, files := range s.files() {
-				seen := 0
-				for range flipsPerKind(t, 5) {
-					file := files[rnd.IntN(len(files))]
-					offset, undo := flip(t, rnd, file)
-					report := s.check()
-					undo()
-					switch {
-					case len(report.Problems) > 0:
-						seen++
-						if !slices.ContainsFunc(report.Problems, func(p skiff.Problem) bool { return p.File == file || p.File == filepath.Dir(file) }) {
-							t.Errorf("byte %d of %s: %v", offset, file, report.Problems)
+			bubble(t, func(t *testing.T) {
+				s := newSpecimen(t, store, false)
+				rnd := rand.New(rand.NewPCG(testSeed(t), 0))
+				for kind, files := range s.files() {
+					seen := 0
+					for range flipsPerKind(t, 5) {
+						file := files[rnd.IntN(len(files))]
+						offset, undo := flip(t, rnd, file)
+						report := s.check()
+						undo()
+						switch {
+						case len(report.Problems) > 0:
+							seen++
+							if !slices.ContainsFunc(report.Problems, func(p skiff.Problem) bool { return p.File == file || p.File == filepath.Dir(file) }) {
+								t.Errorf("byte %d of %s: %v", offset, file, report.Problems)
+							}
+						case fmt.Sprint(report) != fmt.Sprint(s.report):
+							t.Errorf("byte %d of %s: nothing was seen, but %+v, not %+v", offset, file, report, s.report)
 						}
-					case fmt.Sprint(report) != fmt.Sprint(s.report):
-						t.Errorf("byte %d of %s: nothing was seen, but %+v, not %+v", offset, file, report, s.report)
+					}
+					if seen == 0 && slices.Contains([]string{"MANIFEST", "CURRENT", "state's CURRENT", "journal", "segment", "skiff.json"}, kind) {
+						t.Errorf("no flipped byte was seen in %s", kind)
 					}
 				}
-				if seen == 0 && slices.Contains([]string{"MANIFEST", "CURRENT", "state's CURRENT", "journal", "segment", "skiff.json"}, kind) {
-					t.Errorf("no flipped byte was seen in %s", kind)
+				if got := s.check(); fmt.Sprint(got) != fmt.Sprint(s.report) {
+					t.Errorf("at the end: %+v, not %+v", got, s.report)
 				}
-			}
-			if got := s.check(); fmt.Sprint(got) != fmt.Sprint(s.report) {
-				t.Errorf("at the end: %+v, not %+v", got, s.report)
-			}
+			})
 		})
 	}
 }
@@ -425,68 +427,70 @@ func TestJournalCutOff(t *testing.T) {
 // it, and so does the node when it has to write.
 func TestDamagedTableOfARunningNode(t *testing.T) {
 	t.Parallel()
-	s := newSpecimen(t, skiff.LogStoreBolt, false).copyOf(t)
-	s.c.start(0)
-	s.c.waitReady()
-	tables := s.files()["table"]
-	var file string
-	for _, table := range tables {
-		data := used(t, table)
-		if len(data) < 10<<10 {
-			continue
+	bubble(t, func(t *testing.T) {
+		s := newSpecimen(t, skiff.LogStoreBolt, false).copyOf(t)
+		s.c.start(0)
+		s.c.waitReady()
+		tables := s.files()["table"]
+		var file string
+		for _, table := range tables {
+			data := used(t, table)
+			if len(data) < 10<<10 {
+				continue
+			}
+			file = table
+			for at := 1 << 10; at < len(data)-(4<<10); at += 1 << 10 { // nearly all blocks
+				overwrite(t, table, int64(at), data[at]^1)
+			}
 		}
-		file = table
-		for at := 1 << 10; at < len(data)-(4<<10); at += 1 << 10 { // nearly all blocks
-			overwrite(t, table, int64(at), data[at]^1)
+		if file == "" {
+			t.Fatal("no table is large")
 		}
-	}
-	if file == "" {
-		t.Fatal("no table is large")
-	}
-	isClear := func(what string, err error) {
-		t.Helper()
-		if !errors.Is(err, skiff.ErrCorrupt) || !strings.Contains(err.Error(), ".ldb") || !strings.Contains(err.Error(), "wipe the data directory") {
-			t.Errorf("%s: %v, want ErrCorrupt, the file and the way out", what, err)
+		isClear := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, skiff.ErrCorrupt) || !strings.Contains(err.Error(), ".ldb") || !strings.Contains(err.Error(), "wipe the data directory") {
+				t.Errorf("%s: %v, want ErrCorrupt, the file and the way out", what, err)
+			}
 		}
-	}
-	n := s.c.node(0)
-	for where, db := range map[string]*skiff.DB{"node": n.DB(), "client": dialCluster(s.c)} {
-		_, err := contentOf(db.NewIterator(nil, nil))
-		isClear(where+" iterate", err)
-		_, err = contentOf(db.NewIterator(nil, &opt.ReadOptions{Strict: opt.StrictOverride}))
-		isClear(where+" iterate, and never mind", err)
-		snap, err := db.GetSnapshot()
-		if err != nil {
-			t.Fatal(err)
+		n := s.c.node(0)
+		for where, db := range map[string]*skiff.DB{"node": n.DB(), "client": dialCluster(s.c)} {
+			_, err := contentOf(db.NewIterator(nil, nil))
+			isClear(where+" iterate", err)
+			_, err = contentOf(db.NewIterator(nil, &opt.ReadOptions{Strict: opt.StrictOverride}))
+			isClear(where+" iterate, and never mind", err)
+			snap, err := db.GetSnapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = contentOf(snap.NewIterator(nil, nil))
+			isClear(where+" iterate over a snapshot", err)
+			tr, err := db.OpenTransaction()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = contentOf(tr.NewIterator(nil, nil))
+			isClear(where+" iterate in a transaction", err)
+			tr.Discard()
+			_, err = db.Checksum(testContext(t))
+			isClear(where+" checksum", err)
+			isClear(where+" get", firstError(s.content, db.Get))
+			isClear(where+" get from a snapshot", firstError(s.content, snap.Get))
+			snap.Release()
 		}
-		_, err = contentOf(snap.NewIterator(nil, nil))
-		isClear(where+" iterate over a snapshot", err)
-		tr, err := db.OpenTransaction()
-		if err != nil {
-			t.Fatal(err)
+		isClear("compact", n.DB().CompactRange(util.Range{}))
+		var err error
+		for ctx := testContext(t); err == nil && ctx.Err() == nil; { // goleveldb takes a moment
+			err = n.DB().WithContext(ctx).Put([]byte("k"), nil, nil)
 		}
-		_, err = contentOf(tr.NewIterator(nil, nil))
-		isClear(where+" iterate in a transaction", err)
-		tr.Discard()
-		_, err = db.Checksum(testContext(t))
-		isClear(where+" checksum", err)
-		isClear(where+" get", firstError(s.content, db.Get))
-		isClear(where+" get from a snapshot", firstError(s.content, snap.Get))
-		snap.Release()
-	}
-	isClear("compact", n.DB().CompactRange(util.Range{}))
-	var err error
-	for ctx := testContext(t); err == nil && ctx.Err() == nil; { // goleveldb takes a moment
-		err = n.DB().WithContext(ctx).Put([]byte("k"), nil, nil)
-	}
-	isClear("put", err)
-	if !errors.Is(err, skiff.ErrFailed) {
-		t.Fatalf("put: %v, want ErrFailed", err)
-	}
-	<-n.Done()
-	isClear("the node", n.Err())
-	_ = n.Stop(testContext(t)) // it has said what there is to say
-	s.c.forget(0)
+		isClear("put", err)
+		if !errors.Is(err, skiff.ErrFailed) {
+			t.Fatalf("put: %v, want ErrFailed", err)
+		}
+		<-n.Done()
+		isClear("the node", n.Err())
+		_ = n.Stop(testContext(t)) // it has said what there is to say
+		s.c.forget(0)
+	})
 }
 
 func firstError(content map[string]string, get func([]byte, *opt.ReadOptions) ([]byte, error)) error {
@@ -522,105 +526,113 @@ func stamps(t *testing.T, dir string) map[string]string {
 
 func TestCheckChangesNothing(t *testing.T) {
 	t.Parallel()
-	for _, store := range []skiff.LogStore{skiff.LogStoreBolt, skiff.LogStoreWAL} {
-		s := newSpecimen(t, store, false)
-		for _, damage := range []string{"", "journal", "MANIFEST", "skiff.json"} {
-			if damage != "" {
-				file := s.files()[damage][0]
-				overwrite(t, file, 20, used(t, file)[20]^1)
-			}
-			before := stamps(t, s.dir)
-			s.check()
-			if after := stamps(t, s.dir); !maps.Equal(after, before) {
-				t.Errorf("%s, after damage to %q: something has changed", store, damage)
+	bubble(t, func(t *testing.T) {
+		for _, store := range []skiff.LogStore{skiff.LogStoreBolt, skiff.LogStoreWAL} {
+			s := newSpecimen(t, store, false)
+			for _, damage := range []string{"", "journal", "MANIFEST", "skiff.json"} {
+				if damage != "" {
+					file := s.files()[damage][0]
+					overwrite(t, file, 20, used(t, file)[20]^1)
+				}
+				before := stamps(t, s.dir)
+				s.check()
+				if after := stamps(t, s.dir); !maps.Equal(after, before) {
+					t.Errorf("%s, after damage to %q: something has changed", store, damage)
+				}
 			}
 		}
-	}
+	})
 }
 
 // What is no damage but a reason not to check.
 func TestCheckRefuses(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, nil)
-	dir := filepath.Join(c.dir, "0")
-	check := func(dir string, want error) {
-		t.Helper()
-		if _, err := skiff.Check(testContext(t), dir); !errors.Is(err, want) || !strings.Contains(err.Error(), dir) {
-			t.Errorf("%v, want %v", err, want)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		dir := filepath.Join(c.dir, "0")
+		check := func(dir string, want error) {
+			t.Helper()
+			if _, err := skiff.Check(testContext(t), dir); !errors.Is(err, want) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("%v, want %v", err, want)
+			}
 		}
-	}
-	check(dir, skiff.ErrInUse)
-	c.kill(0)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := skiff.Check(ctx, dir); !errors.Is(err, context.Canceled) {
-		t.Errorf("with a context that has ended: %v", err)
-	}
-	check(filepath.Join(dir, "missing"), fs.ErrNotExist)
-	check(t.TempDir(), skiff.ErrMismatch)
-	check(filepath.Join(dir, "raft"), skiff.ErrMismatch)
-	if err := os.WriteFile(filepath.Join(dir, "skiff.json"), identityOfFormat(t, 1), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	check(dir, skiff.ErrMismatch)
+		check(dir, skiff.ErrInUse)
+		c.kill(0)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if _, err := skiff.Check(ctx, dir); !errors.Is(err, context.Canceled) {
+			t.Errorf("with a context that has ended: %v", err)
+		}
+		check(filepath.Join(dir, "missing"), fs.ErrNotExist)
+		check(t.TempDir(), skiff.ErrMismatch)
+		check(filepath.Join(dir, "raft"), skiff.ErrMismatch)
+		if err := os.WriteFile(filepath.Join(dir, "skiff.json"), identityOfFormat(t, 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		check(dir, skiff.ErrMismatch)
+	})
 }
 
 // All that is wrong is told, not only the first thing.
 func TestCheckReportsAll(t *testing.T) {
 	t.Parallel()
-	s := newSpecimen(t, skiff.LogStoreBolt, false)
-	files := s.files()
-	damaged := []string{files["skiff.json"][0], files["log.db"][0], files["stable.db"][0], files["journal"][0]}
-	for _, file := range damaged {
-		data := used(t, file)
-		at := 100
-		if kindOf(file) == "stable.db" {
-			at = 4096 + 32 // in a meta page
+	bubble(t, func(t *testing.T) {
+		s := newSpecimen(t, skiff.LogStoreBolt, false)
+		files := s.files()
+		damaged := []string{files["skiff.json"][0], files["log.db"][0], files["stable.db"][0], files["journal"][0]}
+		for _, file := range damaged {
+			data := used(t, file)
+			at := 100
+			if kindOf(file) == "stable.db" {
+				at = 4096 + 32 // in a meta page
+			}
+			if kindOf(file) == "log.db" {
+				at = 32
+			}
+			overwrite(t, file, int64(at), data[at]^1)
 		}
-		if kindOf(file) == "log.db" {
-			at = 32
+		report := s.check()
+		for _, file := range damaged {
+			if !slices.ContainsFunc(report.Problems, func(p skiff.Problem) bool { return p.File == file }) {
+				t.Errorf("nothing of %s: %v", file, report.Problems)
+			}
 		}
-		overwrite(t, file, int64(at), data[at]^1)
-	}
-	report := s.check()
-	for _, file := range damaged {
-		if !slices.ContainsFunc(report.Problems, func(p skiff.Problem) bool { return p.File == file }) {
-			t.Errorf("nothing of %s: %v", file, report.Problems)
+		if report.LogStore != skiff.LogStoreBolt || report.Sum == "" {
+			t.Errorf("%+v", report)
 		}
-	}
-	if report.LogStore != skiff.LogStoreBolt || report.Sum == "" {
-		t.Errorf("%+v", report)
-	}
+	})
 }
 
 // The node was killed before it had got anywhere, or has lost a file.
 func TestCheckIncomplete(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, nil)
-	c.put(0, "k")
-	c.kill(0)
-	dir := filepath.Join(c.dir, "0")
-	for _, step := range []struct {
-		remove   string
-		problems bool
-	}{
-		{filepath.Join("raft", "stable.db"), true}, // and with it votes
-		{"raft", true}, // and with it what is after the snapshot
-		{filepath.Join("state", "CURRENT"), true},
-		{"state", false},
-		{"LOCK", false},
-	} {
-		if err := os.RemoveAll(filepath.Join(dir, step.remove)); err != nil {
-			t.Fatal(err)
-		}
-		report, err := skiff.Check(testContext(t), dir)
-		if err != nil || (len(report.Problems) > 0) != step.problems || report.Address != c.addrs[0] {
-			t.Errorf("without %s: %+v, %v", step.remove, report, err)
-		}
-		if step.remove == filepath.Join("raft", "stable.db") {
-			if err := startNode(t, c, c.addrs[0], skiff.Options{Dir: dir}); !clear(err, step.remove) {
-				t.Errorf("start without %s: %v", step.remove, err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		c.put(0, "k")
+		c.kill(0)
+		dir := filepath.Join(c.dir, "0")
+		for _, step := range []struct {
+			remove   string
+			problems bool
+		}{
+			{filepath.Join("raft", "stable.db"), true}, // and with it votes
+			{"raft", true}, // and with it what is after the snapshot
+			{filepath.Join("state", "CURRENT"), true},
+			{"state", false},
+			{"LOCK", false},
+		} {
+			if err := os.RemoveAll(filepath.Join(dir, step.remove)); err != nil {
+				t.Fatal(err)
+			}
+			report, err := skiff.Check(testContext(t), dir)
+			if err != nil || (len(report.Problems) > 0) != step.problems || report.Address != c.addrs[0] {
+				t.Errorf("without %s: %+v, %v", step.remove, report, err)
+			}
+			if step.remove == filepath.Join("raft", "stable.db") {
+				if err := startNode(t, c, c.addrs[0], skiff.Options{Dir: dir}); !clear(err, step.remove) {
+					t.Errorf("start without %s: %v", step.remove, err)
+				}
 			}
 		}
-	}
+	})
 }

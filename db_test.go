@@ -80,35 +80,37 @@ func (c *cluster) others(i int) []string {
 // Nobody may see two different ones.
 func TestBatchIsAtomicOnEveryNode(t *testing.T) {
 	t.Parallel()
-	const batches = 30
-	c := newCluster(t, 3, inMemory)
-	client := dial(t, c, c.addrs...)
-	var writers, readers sync.WaitGroup
-	var done atomic.Bool
-	for _, db := range handles(c)[:2] {
-		writers.Go(func() {
-			for i := range batches {
-				if err := writeTen(db, fmt.Sprint(i)); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	for _, db := range append(handles(c), client) {
-		for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Stale} {
-			db := db.WithConsistency(consistency)
-			readers.Go(func() {
-				for !done.Load() && !t.Failed() {
-					if err := errors.Join(readTenBySnapshot(db), readTenByIterator(db)); err != nil {
+	bubble(t, func(t *testing.T) {
+		const batches = 30
+		c := newCluster(t, 3, inMemory)
+		client := dial(t, c, c.addrs...)
+		var writers, readers sync.WaitGroup
+		var done atomic.Bool
+		for _, db := range handles(c)[:2] {
+			writers.Go(func() {
+				for i := range batches {
+					if err := writeTen(db, fmt.Sprint(i)); err != nil {
 						t.Error(err)
 					}
 				}
 			})
 		}
-	}
-	writers.Wait()
-	done.Store(true)
-	readers.Wait()
+		for _, db := range append(handles(c), client) {
+			for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Stale} {
+				db := db.WithConsistency(consistency)
+				readers.Go(func() {
+					for !done.Load() && !t.Failed() {
+						if err := errors.Join(readTenBySnapshot(db), readTenByIterator(db)); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+		}
+		writers.Wait()
+		done.Store(true)
+		readers.Wait()
+	})
 }
 
 func writeTen(db *skiff.DB, value string) error {
@@ -150,31 +152,33 @@ func readTenByIterator(db *skiff.DB) error {
 // TestConsistencyOnACutOffNode: what promises to be fresh fails there.
 func TestConsistencyOnACutOffNode(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	i := c.follower()
-	db, node := c.node(i).DB(), c.addrs[i]
-	stale := db.WithConsistency(skiff.Stale)
-	mustPut(t, db, "k", "before")
-	wantValue(t, db, "k", "before") // so it has arrived here
-	c.net.Partition(c.addrs, c.others(i))
-	mustPut(t, c.node((i+1)%3).DB(), "k", "after")
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		i := c.follower()
+		db, node := c.node(i).DB(), c.addrs[i]
+		stale := db.WithConsistency(skiff.Stale)
+		mustPut(t, db, "k", "before")
+		wantValue(t, db, "k", "before") // so it has arrived here
+		c.net.Partition(c.addrs, c.others(i))
+		mustPut(t, c.node((i+1)%3).DB(), "k", "after")
 
-	wantValue(t, stale, "k", "before")
-	if ok, err := stale.Has([]byte("k"), nil); !ok || err != nil {
-		t.Errorf("stale Has: %v, %v", ok, err)
-	}
-	for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Lease} {
-		for _, read := range readCalls {
-			err := read(db.WithConsistency(consistency).WithContext(endsSoon(t)))
-			wantKinds(t, err, node, skiff.ErrNoLeader, context.DeadlineExceeded)
+		wantValue(t, stale, "k", "before")
+		if ok, err := stale.Has([]byte("k"), nil); !ok || err != nil {
+			t.Errorf("stale Has: %v, %v", ok, err)
 		}
-	}
+		for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Lease} {
+			for _, read := range readCalls {
+				err := read(db.WithConsistency(consistency).WithContext(endsSoon(t)))
+				wantKinds(t, err, node, skiff.ErrNoLeader, context.DeadlineExceeded)
+			}
+		}
 
-	c.net.Heal()
-	for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Lease} {
-		wantValue(t, db.WithConsistency(consistency), "k", "after")
-	}
-	wantValue(t, stale, "k", "after")
+		c.net.Heal()
+		for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Lease} {
+			wantValue(t, db.WithConsistency(consistency), "k", "after")
+		}
+		wantValue(t, stale, "k", "after")
+	})
 }
 
 // readCalls are the ways to begin to read.
@@ -196,91 +200,99 @@ var readCalls = map[string]func(*skiff.DB) error{
 // TestLease: the leader's lease gives the same on a network in order.
 func TestLease(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	dbs := append(handles(c), dial(t, c, c.addrs...))
-	for i, db := range dbs {
-		value := fmt.Sprint(i)
-		mustPut(t, db, "k", value)
-		for _, other := range dbs {
-			wantValue(t, other.WithConsistency(skiff.Lease), "k", value)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		dbs := append(handles(c), dial(t, c, c.addrs...))
+		for i, db := range dbs {
+			value := fmt.Sprint(i)
+			mustPut(t, db, "k", value)
+			for _, other := range dbs {
+				wantValue(t, other.WithConsistency(skiff.Lease), "k", value)
+			}
 		}
-	}
+	})
 }
 
 // TestReadConsensus: a stale read after it sees what had been acknowledged.
 func TestReadConsensus(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	for i := range 30 {
-		value := fmt.Sprint(i)
-		mustPut(t, c.node(i%3).DB(), "k", value)
-		reader := c.node((i + 1) % 3)
-		if err := reader.ReadConsensus(testContext(t)); err != nil {
-			t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		for i := range 30 {
+			value := fmt.Sprint(i)
+			mustPut(t, c.node(i%3).DB(), "k", value)
+			reader := c.node((i + 1) % 3)
+			if err := reader.ReadConsensus(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			wantValue(t, reader.DB().WithConsistency(skiff.Stale), "k", value)
 		}
-		wantValue(t, reader.DB().WithConsistency(skiff.Stale), "k", value)
-	}
 
-	i := c.follower()
-	c.net.Partition(c.addrs, c.others(i))
-	wantKinds(t, c.node(i).ReadConsensus(endsSoon(t)), c.addrs[i], skiff.ErrNoLeader)
-	c.net.Heal()
+		i := c.follower()
+		c.net.Partition(c.addrs, c.others(i))
+		wantKinds(t, c.node(i).ReadConsensus(endsSoon(t)), c.addrs[i], skiff.ErrNoLeader)
+		c.net.Heal()
+	})
 }
 
 // TestCancelledContext: what is cancelled before it begins does not happen.
 func TestCancelledContext(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	dbs := map[string]*skiff.DB{c.addrs[0]: c.node(c.leader()).DB(), c.addrs[1]: c.node(c.follower()).DB()}
-	client := dial(t, c, c.addrs...)
-	dbs["client"] = client
-	for name, db := range dbs {
-		mustPut(t, db, "kept", "v")
-		ended := db.WithContext(cancelled())
-		for i := range 20 { // a race would not show each time
-			key := fmt.Sprint(name, i)
-			var b leveldb.Batch
-			b.Put([]byte(key), nil)
-			tr, err := db.OpenTransaction()
-			if err != nil {
-				t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		dbs := map[string]*skiff.DB{c.addrs[0]: c.node(c.leader()).DB(), c.addrs[1]: c.node(c.follower()).DB()}
+		client := dial(t, c, c.addrs...)
+		dbs["client"] = client
+		for name, db := range dbs {
+			mustPut(t, db, "kept", "v")
+			ended := db.WithContext(cancelled())
+			for i := range 20 { // a race would not show each time
+				key := fmt.Sprint(name, i)
+				var b leveldb.Batch
+				b.Put([]byte(key), nil)
+				tr, err := db.OpenTransaction()
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustPut(t, tr, key, "v")
+				tr.Discard()
+				for call, err := range map[string]error{
+					"Put":    ended.Put([]byte(key), nil, nil),
+					"Write":  ended.Write(&b, nil),
+					"Delete": ended.Delete([]byte("kept"), nil),
+				} {
+					if !errors.Is(err, skiff.ErrNotApplied) || !errors.Is(err, context.Canceled) {
+						t.Fatalf("%s: %v", call, err)
+					}
+				}
 			}
-			mustPut(t, tr, key, "v")
-			tr.Discard()
-			for call, err := range map[string]error{
-				"Put":    ended.Put([]byte(key), nil, nil),
-				"Write":  ended.Write(&b, nil),
-				"Delete": ended.Delete([]byte("kept"), nil),
-			} {
-				if !errors.Is(err, skiff.ErrNotApplied) || !errors.Is(err, context.Canceled) {
-					t.Fatalf("%s: %v", call, err)
+			for _, other := range dbs {
+				wantValue(t, other, "kept", "v")
+				for i := range 20 {
+					wantAbsent(t, other, fmt.Sprint(name, i))
 				}
 			}
 		}
-		for _, other := range dbs {
-			wantValue(t, other, "kept", "v")
-			for i := range 20 {
-				wantAbsent(t, other, fmt.Sprint(name, i))
-			}
-		}
-	}
+	})
 }
 
 // TestContextOfATransaction: its calls are bounded by the context of the view that
 // opened it.
 func TestContextOfATransaction(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	db := c.node(0).DB()
-	ctx, cancel := context.WithCancel(context.Background())
-	tr, err := db.WithContext(ctx).OpenTransaction()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustPut(t, tr, "k", "v")
-	cancel()
-	wantKinds(t, tr.Commit(), c.addrs[0], skiff.ErrNotApplied, context.Canceled)
-	wantAbsent(t, db, "k")
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		db := c.node(0).DB()
+		ctx, cancel := context.WithCancel(context.Background())
+		tr, err := db.WithContext(ctx).OpenTransaction()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, tr, "k", "v")
+		cancel()
+		wantKinds(t, tr.Commit(), c.addrs[0], skiff.ErrNotApplied, context.Canceled)
+		wantAbsent(t, db, "k")
+	})
 }
 
 // TestWriteErrorsTellTheOutcome cuts the leader off while all nodes write with
@@ -288,40 +300,42 @@ func TestContextOfATransaction(t *testing.T) {
 // knows; what was said holds when the network is back.
 func TestWriteErrorsTellTheOutcome(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	leader := c.leader()
-	for _, db := range handles(c) {
-		mustPut(t, db, "begin", "") // opens the sessions of all
-	}
-	c.net.Partition(c.addrs, c.others(leader))
-
-	var mu sync.Mutex
-	outcomes := map[string]error{} // by key, of which each is written once
-	write := func(i int, timeout time.Duration) error {
-		key := fmt.Sprintf("node %d, %v", i, timeout)
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
-		defer cancel()
-		err := c.node(i).DB().WithContext(ctx).Put([]byte(key), nil, nil)
-		mu.Lock()
-		defer mu.Unlock()
-		outcomes[key] = err
-		return err
-	}
-	wantKinds(t, write(leader, 20*time.Millisecond), c.addrs[leader], skiff.ErrUnknownOutcome)
-	var wg sync.WaitGroup
-	for i := range c.nodes {
-		for timeout := time.Millisecond; timeout < time.Second; timeout = timeout * 3 / 2 {
-			wg.Go(func() { _ = write(i, timeout) }) // looked at below
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		leader := c.leader()
+		for _, db := range handles(c) {
+			mustPut(t, db, "begin", "") // opens the sessions of all
 		}
-	}
-	wg.Wait()
-	for c.node(leader).Leader() != "" { // until it knows that it leads no more
-		_ = c.node(leader).DB().WithContext(endsSoon(t)).Delete([]byte("begin"), nil) // may fail
-	}
-	wantKinds(t, write(leader, 101*time.Millisecond), c.addrs[leader], skiff.ErrNotApplied, skiff.ErrNoLeader)
+		c.net.Partition(c.addrs, c.others(leader))
 
-	c.net.Heal()
-	c.checkOutcomes(outcomes)
+		var mu sync.Mutex
+		outcomes := map[string]error{} // by key, of which each is written once
+		write := func(i int, timeout time.Duration) error {
+			key := fmt.Sprintf("node %d, %v", i, timeout)
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			defer cancel()
+			err := c.node(i).DB().WithContext(ctx).Put([]byte(key), nil, nil)
+			mu.Lock()
+			defer mu.Unlock()
+			outcomes[key] = err
+			return err
+		}
+		wantKinds(t, write(leader, 20*time.Millisecond), c.addrs[leader], skiff.ErrUnknownOutcome)
+		var wg sync.WaitGroup
+		for i := range c.nodes {
+			for timeout := time.Millisecond; timeout < time.Second; timeout = timeout * 3 / 2 {
+				wg.Go(func() { _ = write(i, timeout) }) // looked at below
+			}
+		}
+		wg.Wait()
+		for c.node(leader).Leader() != "" { // until it knows that it leads no more
+			_ = c.node(leader).DB().WithContext(endsSoon(t)).Delete([]byte("begin"), nil) // may fail
+		}
+		wantKinds(t, write(leader, 101*time.Millisecond), c.addrs[leader], skiff.ErrNotApplied, skiff.ErrNoLeader)
+
+		c.net.Heal()
+		c.checkOutcomes(outcomes)
+	})
 }
 
 // checkOutcomes holds what the errors of writes said, each to a key of its own,
@@ -377,93 +391,99 @@ func (c *cluster) checkOutcomes(outcomes map[string]error) {
 // TestErrorsTellWhatWasTriedWhere: on each node, by each method.
 func TestErrorsTellWhatWasTriedWhere(t *testing.T) {
 	t.Parallel()
-	c := prepareCluster(t, 3, inMemory)
-	db := c.start(1).DB() // it finds nobody
-	ops := map[string]string{
-		"Get": "get", "Has": "has", "NewIterator": "iterate",
-		"GetSnapshot": "open snapshot", "OpenTransaction": "open transaction",
-	}
-	check := func(call, op string, err error, kinds ...error) {
-		t.Helper()
-		wantKinds(t, err, c.addrs[1], kinds...)
-		if e := new(skiff.Error); errors.As(err, &e) && e.Op != op {
-			t.Errorf("%s: operation %q, want %q", call, e.Op, op)
+	bubble(t, func(t *testing.T) {
+		c := prepareCluster(t, 3, inMemory)
+		db := c.start(1).DB() // it finds nobody
+		ops := map[string]string{
+			"Get": "get", "Has": "has", "NewIterator": "iterate",
+			"GetSnapshot": "open snapshot", "OpenTransaction": "open transaction",
 		}
-	}
-	for call, read := range readCalls {
-		check(call, ops[call], read(db.WithContext(endsSoon(t))), skiff.ErrNoLeader)
-	}
-	var b leveldb.Batch
-	b.Delete(nil)
-	check("Put", "put", db.WithContext(endsSoon(t)).Put(nil, nil, nil), skiff.ErrNotApplied, skiff.ErrNoLeader)
-	check("Delete", "delete", db.WithContext(endsSoon(t)).Delete(nil, nil), skiff.ErrNotApplied, skiff.ErrNoLeader)
-	check("Write", "write", db.WithContext(endsSoon(t)).Write(&b, nil), skiff.ErrNotApplied, skiff.ErrNoLeader)
-	tr, err := db.WithConsistency(skiff.Stale).WithContext(endsSoon(t)).OpenTransaction()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustPut(t, tr, "k", "v")
-	check("Commit", "commit", tr.Commit(), skiff.ErrNotApplied, skiff.ErrNoLeader)
+		check := func(call, op string, err error, kinds ...error) {
+			t.Helper()
+			wantKinds(t, err, c.addrs[1], kinds...)
+			if e := new(skiff.Error); errors.As(err, &e) && e.Op != op {
+				t.Errorf("%s: operation %q, want %q", call, e.Op, op)
+			}
+		}
+		for call, read := range readCalls {
+			check(call, ops[call], read(db.WithContext(endsSoon(t))), skiff.ErrNoLeader)
+		}
+		var b leveldb.Batch
+		b.Delete(nil)
+		check("Put", "put", db.WithContext(endsSoon(t)).Put(nil, nil, nil), skiff.ErrNotApplied, skiff.ErrNoLeader)
+		check("Delete", "delete", db.WithContext(endsSoon(t)).Delete(nil, nil), skiff.ErrNotApplied, skiff.ErrNoLeader)
+		check("Write", "write", db.WithContext(endsSoon(t)).Write(&b, nil), skiff.ErrNotApplied, skiff.ErrNoLeader)
+		tr, err := db.WithConsistency(skiff.Stale).WithContext(endsSoon(t)).OpenTransaction()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, tr, "k", "v")
+		check("Commit", "commit", tr.Commit(), skiff.ErrNotApplied, skiff.ErrNoLeader)
+	})
 }
 
 // TestReadOnly: SetReadOnly is for one handle and its views.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	for _, db := range []*skiff.DB{c.node(0).DB(), dial(t, c, c.addrs...)} {
-		mustPut(t, db, "k", "before")
-		tr, err := db.OpenTransaction()
-		if err != nil {
-			t.Fatal(err)
-		}
-		mustPut(t, tr, "k", "in transaction")
-		view := db.WithConsistency(skiff.Stale).WithContext(testContext(t))
-		if err := view.SetReadOnly(); err != nil {
-			t.Fatal(err)
-		}
-		for _, db := range []*skiff.DB{db, view} {
-			_, openErr := db.OpenTransaction()
-			var b leveldb.Batch
-			b.Put(nil, nil)
-			for call, err := range map[string]error{
-				"Put": db.Put(nil, nil, nil), "Delete": db.Delete(nil, nil), "Write": db.Write(&b, nil),
-				"OpenTransaction": openErr, "Commit": tr.Commit(),
-			} {
-				if call == "Commit" && errors.Is(err, skiff.ErrTransactionDone) {
-					continue // the second time
-				}
-				if err != leveldb.ErrReadOnly {
-					t.Errorf("%s: %v", call, err)
-				}
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		for _, db := range []*skiff.DB{c.node(0).DB(), dial(t, c, c.addrs...)} {
+			mustPut(t, db, "k", "before")
+			tr, err := db.OpenTransaction()
+			if err != nil {
+				t.Fatal(err)
 			}
-			wantValue(t, db, "k", "before")
+			mustPut(t, tr, "k", "in transaction")
+			view := db.WithConsistency(skiff.Stale).WithContext(testContext(t))
+			if err := view.SetReadOnly(); err != nil {
+				t.Fatal(err)
+			}
+			for _, db := range []*skiff.DB{db, view} {
+				_, openErr := db.OpenTransaction()
+				var b leveldb.Batch
+				b.Put(nil, nil)
+				for call, err := range map[string]error{
+					"Put": db.Put(nil, nil, nil), "Delete": db.Delete(nil, nil), "Write": db.Write(&b, nil),
+					"OpenTransaction": openErr, "Commit": tr.Commit(),
+				} {
+					if call == "Commit" && errors.Is(err, skiff.ErrTransactionDone) {
+						continue // the second time
+					}
+					if err != leveldb.ErrReadOnly {
+						t.Errorf("%s: %v", call, err)
+					}
+				}
+				wantValue(t, db, "k", "before")
+			}
 		}
-	}
-	mustPut(t, c.node(0).DB(), "k", "after")
+		mustPut(t, c.node(0).DB(), "k", "after")
+	})
 }
 
 // TestViewsShareTheirLife: closing one closes all, and no other handle.
 func TestViewsShareTheirLife(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	db := c.node(0).DB()
-	view := db.WithContext(testContext(t)).WithConsistency(skiff.Lease)
-	if err := view.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Get(nil, nil); err != leveldb.ErrClosed {
-		t.Errorf("Get: %v", err)
-	}
-	if _, err := db.NodeStats(testContext(t)); err != leveldb.ErrClosed {
-		t.Errorf("NodeStats: %v", err)
-	}
-	if _, err := db.Checksum(testContext(t)); err != leveldb.ErrClosed {
-		t.Errorf("Checksum: %v", err)
-	}
-	if err := db.Close(); err != leveldb.ErrClosed {
-		t.Errorf("second Close: %v", err)
-	}
-	mustPut(t, c.node(0).DB(), "k", "v")
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		db := c.node(0).DB()
+		view := db.WithContext(testContext(t)).WithConsistency(skiff.Lease)
+		if err := view.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Get(nil, nil); err != leveldb.ErrClosed {
+			t.Errorf("Get: %v", err)
+		}
+		if _, err := db.NodeStats(testContext(t)); err != leveldb.ErrClosed {
+			t.Errorf("NodeStats: %v", err)
+		}
+		if _, err := db.Checksum(testContext(t)); err != leveldb.ErrClosed {
+			t.Errorf("Checksum: %v", err)
+		}
+		if err := db.Close(); err != leveldb.ErrClosed {
+			t.Errorf("second Close: %v", err)
+		}
+		mustPut(t, c.node(0).DB(), "k", "v")
+	})
 }
 
 // TestFiguresOfTheLocalGoleveldb: properties, statistics, sizes and compaction are
@@ -528,26 +548,28 @@ func fillHalves(t *testing.T, db *skiff.DB) {
 // TestNodeStatsAndChecksum: through any handle, about the node that serves it.
 func TestNodeStatsAndChecksum(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	mustPut(t, c.node(0).DB(), "k", "v")
-	dbs := append(handles(c), dial(t, c, c.addrs[2]))
-	var sums []skiff.Checksum
-	for i, db := range dbs {
-		s, err := db.NodeStats(testContext(t))
-		if want := c.addrs[min(i, 2)]; err != nil || s.Address != want || len(s.Peers) != 3 {
-			t.Errorf("figures of %s: %+v, %v", want, s, err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		mustPut(t, c.node(0).DB(), "k", "v")
+		dbs := append(handles(c), dial(t, c, c.addrs[2]))
+		var sums []skiff.Checksum
+		for i, db := range dbs {
+			s, err := db.NodeStats(testContext(t))
+			if want := c.addrs[min(i, 2)]; err != nil || s.Address != want || len(s.Peers) != 3 {
+				t.Errorf("figures of %s: %+v, %v", want, s, err)
+			}
+			sum, err := db.Checksum(testContext(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums = append(sums, sum)
 		}
-		sum, err := db.Checksum(testContext(t))
-		if err != nil {
-			t.Fatal(err)
+		for _, sum := range sums {
+			if sum.Index == sums[0].Index && sum.Sum != sums[0].Sum {
+				t.Errorf("states differ: %v", sums)
+			}
 		}
-		sums = append(sums, sum)
-	}
-	for _, sum := range sums {
-		if sum.Index == sums[0].Index && sum.Sum != sums[0].Sum {
-			t.Errorf("states differ: %v", sums)
-		}
-	}
+	})
 }
 
 // TestReleaserOfAnIterator: goleveldb's iterators take what is to be released with

@@ -74,30 +74,32 @@ func TestDialTellsWhatItTried(t *testing.T) {
 // connection that it has to the first is no way into another cluster.
 func TestDialDoesNotMixClusters(t *testing.T) {
 	t.Parallel()
-	slow, other := newCluster(t, 1, inMemory), prepareCluster(t, 1, inMemory)
-	other.net = slow.net
-	other.addrs[0] = "/ip4/10.0.0.2/tcp/9490"
-	other.start(0)
-	other.waitReady()
-	mustPut(t, slow.node(0).DB(), "k", "of the wrong cluster")
+	bubble(t, func(t *testing.T) {
+		slow, other := newCluster(t, 1, inMemory), prepareCluster(t, 1, inMemory)
+		other.net = slow.net
+		other.addrs[0] = "/ip4/10.0.0.2/tcp/9490"
+		other.start(0)
+		other.waitReady()
+		mustPut(t, slow.node(0).DB(), "k", "of the wrong cluster")
 
-	dialled := make(chan struct{})
-	var writes atomic.Int32
-	slow.net.OnWrite(func(from, to string, _ int) {
-		if from == slow.addrs[0] && to == "client" && writes.Add(1) > 1 { // the first is the handshake
-			<-dialled
+		dialled := make(chan struct{})
+		var writes atomic.Int32
+		slow.net.OnWrite(func(from, to string, _ int) {
+			if from == slow.addrs[0] && to == "client" && writes.Add(1) > 1 { // the first is the handshake
+				<-dialled
+			}
+		})
+		o := clientOptions(slow)
+		o.Pin, o.RetryCount = true, 1
+		db, err := skiff.Dial(testContext(t), []string{slow.addrs[0], other.addrs[0]}, o)
+		close(dialled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		other.kill(0)
+		if value, err := db.Get([]byte("k"), nil); !errors.Is(err, skiff.ErrRefused) {
+			t.Errorf("got %q, %v, want ErrRefused by the node of another cluster", value, err)
 		}
 	})
-	o := clientOptions(slow)
-	o.Pin, o.RetryCount = true, 1
-	db, err := skiff.Dial(testContext(t), []string{slow.addrs[0], other.addrs[0]}, o)
-	close(dialled)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	other.kill(0)
-	if value, err := db.Get([]byte("k"), nil); !errors.Is(err, skiff.ErrRefused) {
-		t.Errorf("got %q, %v, want ErrRefused by the node of another cluster", value, err)
-	}
 }

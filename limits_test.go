@@ -40,34 +40,38 @@ type pairs struct {
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, limited)
-	options := clientOptions(c)
-	options.MaxKeySize, options.MaxValueSize, options.MaxBatchSize = 10, 100, 198
-	client, err := skiff.Dial(testContext(t), c.addrs, options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	for _, db := range []*skiff.DB{c.node(0).DB(), client} {
-		for _, p := range slices.Concat(fits, tooLarge) {
-			for call, err := range writePairs(db, p) {
-				wantTooLarge(t, p.name+", "+call, err, p.option)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, limited)
+		options := clientOptions(c)
+		options.MaxKeySize, options.MaxValueSize, options.MaxBatchSize = 10, 100, 198
+		client, err := skiff.Dial(testContext(t), c.addrs, options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		for _, db := range []*skiff.DB{c.node(0).DB(), client} {
+			for _, p := range slices.Concat(fits, tooLarge) {
+				for call, err := range writePairs(db, p) {
+					wantTooLarge(t, p.name+", "+call, err, p.option)
+				}
 			}
 		}
-	}
+	})
 }
 
 // TestTooLargeNeedsNoNetwork: this node never finds the others, so whatever it
 // would have to send fails.
 func TestTooLargeNeedsNoNetwork(t *testing.T) {
 	t.Parallel()
-	c := prepareCluster(t, 3, limited)
-	db := c.start(0).DB()
-	for _, p := range tooLarge {
-		for call, err := range writePairs(db, p) {
-			wantTooLarge(t, p.name+", "+call, err, p.option)
+	bubble(t, func(t *testing.T) {
+		c := prepareCluster(t, 3, limited)
+		db := c.start(0).DB()
+		for _, p := range tooLarge {
+			for call, err := range writePairs(db, p) {
+				wantTooLarge(t, p.name+", "+call, err, p.option)
+			}
 		}
-	}
+	})
 }
 
 // writePairs writes p in all the ways that exceed the limit, if any does.
@@ -111,13 +115,15 @@ func wantTooLarge(t *testing.T, call string, err error, option string) {
 // TestTransactionLimit: writes that fit one by one may be too large together.
 func TestTransactionLimit(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, limited)
-	tr, err := c.node(0).DB().OpenTransaction()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustPut(t, tr, "a", strings.Repeat("v", 100))
-	mustPut(t, tr, "b", strings.Repeat("v", 100))
-	wantTooLarge(t, "Commit", tr.Commit(), "MaxBatchSize")
-	wantAbsent(t, c.node(0).DB(), "a")
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, limited)
+		tr, err := c.node(0).DB().OpenTransaction()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, tr, "a", strings.Repeat("v", 100))
+		mustPut(t, tr, "b", strings.Repeat("v", 100))
+		wantTooLarge(t, "Commit", tr.Commit(), "MaxBatchSize")
+		wantAbsent(t, c.node(0).DB(), "a")
+	})
 }

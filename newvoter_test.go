@@ -21,25 +21,27 @@ func TestWhoWasAwayVotesForANewVoter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 3, func(o *skiff.Options) { o.HeartbeatTimeout = time.Second })
-			leader := c.leader()
-			away, behind := (leader+1)%3, (leader+2)%3
-			added := c.add(standby)
-			before(c, leader, added)
-			c.net.Partition(c.addrs, []string{c.addrs[leader], c.addrs[behind], c.addrs[added]})
-			c.join(leader, added)
+			bubble(t, func(t *testing.T) {
+				c := newCluster(t, 3, func(o *skiff.Options) { o.HeartbeatTimeout = time.Second })
+				leader := c.leader()
+				away, behind := (leader+1)%3, (leader+2)%3
+				added := c.add(standby)
+				before(c, leader, added)
+				c.net.Partition(c.addrs, []string{c.addrs[leader], c.addrs[behind], c.addrs[added]})
+				c.join(leader, added)
 
-			// The new one gets more than the others, so that nobody else may be elected.
-			c.net.Cut(c.addrs[leader], c.addrs[behind])
-			last := c.node(behind).Stats().LastIndex
-			written, db := make(chan error, 1), c.node(leader).DB()
-			go func() { written <- db.Put([]byte("k"), []byte("v"), nil) }()
-			until(t, "the new one has more", func() bool { return c.node(added).Stats().LastIndex > last })
-			c.kill(leader)
-			<-written
-			c.net.Heal()
-			c.leaderAmong(away, behind, added)
-			mustPut(t, c.node(away).DB(), "k", "after")
+				// The new one gets more than the others, so that nobody else may be elected.
+				c.net.Cut(c.addrs[leader], c.addrs[behind])
+				last := c.node(behind).Stats().LastIndex
+				written, db := make(chan error, 1), c.node(leader).DB()
+				go func() { written <- db.Put([]byte("k"), []byte("v"), nil) }()
+				until(t, "the new one has more", func() bool { return c.node(added).Stats().LastIndex > last })
+				c.kill(leader)
+				<-written
+				c.net.Heal()
+				c.leaderAmong(away, behind, added)
+				mustPut(t, c.node(away).DB(), "k", "after")
+			})
 		})
 	}
 }

@@ -218,20 +218,22 @@ func TestOptionsAtTheirLimits(t *testing.T) {
 // TestDefaultLimits: 64 KiB for a key, 8 MiB for a value, 16 MiB for a batch.
 func TestDefaultLimits(t *testing.T) {
 	t.Parallel()
-	db := newCluster(t, 1, inMemory).node(0).DB()
-	fits := db.Put(make([]byte, 64<<10), make([]byte, 8<<20), nil)
-	if fits != nil {
-		t.Error(fits)
-	}
-	wantTooLarge(t, "key", db.Put(make([]byte, 64<<10+1), nil, nil), "MaxKeySize")
-	wantTooLarge(t, "value", db.Put(nil, make([]byte, 8<<20+1), nil), "MaxValueSize")
-	tr := mustOpen(t, db)
-	for key := range 2 {
-		if err := tr.Put([]byte{byte(key)}, make([]byte, 8<<20), nil); err != nil {
-			t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		db := newCluster(t, 1, inMemory).node(0).DB()
+		fits := db.Put(make([]byte, 64<<10), make([]byte, 8<<20), nil)
+		if fits != nil {
+			t.Error(fits)
 		}
-	}
-	wantTooLarge(t, "batch", tr.Commit(), "MaxBatchSize")
+		wantTooLarge(t, "key", db.Put(make([]byte, 64<<10+1), nil, nil), "MaxKeySize")
+		wantTooLarge(t, "value", db.Put(nil, make([]byte, 8<<20+1), nil), "MaxValueSize")
+		tr := mustOpen(t, db)
+		for key := range 2 {
+			if err := tr.Put([]byte{byte(key)}, make([]byte, 8<<20), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantTooLarge(t, "batch", tr.Commit(), "MaxBatchSize")
+	})
 }
 
 // TestAddressIsCanonical: two spellings are one member.

@@ -31,69 +31,71 @@ func TestRestartKeepsWhatWasAcknowledged(t *testing.T) {
 	t.Parallel()
 	for _, mode := range storeModes[:2] {
 		t.Run(mode.name, func(t *testing.T) {
-			c := newCluster(t, 3, mode.change)
-			var acknowledged sync.Map // key to value
-			write := func(round int, interrupt func()) {
-				var writers sync.WaitGroup
-				var written atomic.Int64
-				enough := make(chan struct{})
-				for i := range c.nodes {
-					db := c.node(i).DB()
-					writers.Go(func() {
-						for n := 0; ; n++ {
-							key, value := fmt.Sprintf("%d-%d-%d", round, i, n), fmt.Sprint(n)
-							if err := db.Put([]byte(key), []byte(value), nil); err != nil {
-								return // its node was stopped
+			bubble(t, func(t *testing.T) {
+				c := newCluster(t, 3, mode.change)
+				var acknowledged sync.Map // key to value
+				write := func(round int, interrupt func()) {
+					var writers sync.WaitGroup
+					var written atomic.Int64
+					enough := make(chan struct{})
+					for i := range c.nodes {
+						db := c.node(i).DB()
+						writers.Go(func() {
+							for n := 0; ; n++ {
+								key, value := fmt.Sprintf("%d-%d-%d", round, i, n), fmt.Sprint(n)
+								if err := db.Put([]byte(key), []byte(value), nil); err != nil {
+									return // its node was stopped
+								}
+								acknowledged.Store(key, value)
+								if written.Add(1) == 20 {
+									close(enough)
+								}
 							}
-							acknowledged.Store(key, value)
-							if written.Add(1) == 20 {
-								close(enough)
-							}
-						}
-					})
-				}
-				select {
-				case <-enough:
-				case <-testContext(t).Done():
-					t.Error("no progress")
-				}
-				interrupt()
-				writers.Wait()
-			}
-			check := func() {
-				t.Helper()
-				for i := range c.nodes {
-					snap, err := c.node(i).DB().GetSnapshot()
-					if err != nil {
-						t.Fatal(err)
+						})
 					}
-					acknowledged.Range(func(key, value any) bool {
-						if v, err := snap.Get([]byte(key.(string)), nil); err != nil || string(v) != value.(string) {
-							t.Errorf("node %d: %s is %q, %v, and %q was acknowledged", i, key, v, err, value)
+					select {
+					case <-enough:
+					case <-testContext(t).Done():
+						t.Error("no progress")
+					}
+					interrupt()
+					writers.Wait()
+				}
+				check := func() {
+					t.Helper()
+					for i := range c.nodes {
+						snap, err := c.node(i).DB().GetSnapshot()
+						if err != nil {
+							t.Fatal(err)
 						}
-						return true
-					})
-					snap.Release()
+						acknowledged.Range(func(key, value any) bool {
+							if v, err := snap.Get([]byte(key.(string)), nil); err != nil || string(v) != value.(string) {
+								t.Errorf("node %d: %s is %q, %v, and %q was acknowledged", i, key, v, err, value)
+							}
+							return true
+						})
+						snap.Release()
+					}
+					c.wantSameState()
 				}
-				c.wantSameState()
-			}
 
-			write(0, func() {
+				write(0, func() {
+					for i := range c.nodes {
+						c.kill(i)
+					}
+				})
 				for i := range c.nodes {
-					c.kill(i)
-				}
-			})
-			for i := range c.nodes {
-				c.start(i)
-			}
-			check()
-			write(1, func() {
-				for i := range c.nodes {
-					c.kill(i)
 					c.start(i)
 				}
+				check()
+				write(1, func() {
+					for i := range c.nodes {
+						c.kill(i)
+						c.start(i)
+					}
+				})
+				check()
 			})
-			check()
 		})
 	}
 }
@@ -211,76 +213,78 @@ func TestFailedStartLeavesNothingOpen(t *testing.T) {
 	t.Parallel()
 	for _, mode := range storeModes[:2] {
 		t.Run(mode.name, func(t *testing.T) {
-			c := prepareCluster(t, 1, mode.change)
-			c.start(0)
-			value := c.put(0, "k")
-			c.kill(0)
+			bubble(t, func(t *testing.T) {
+				c := prepareCluster(t, 1, mode.change)
+				c.start(0)
+				value := c.put(0, "k")
+				c.kill(0)
 
-			// The port is taken.
-			addr, err := multiaddr.NewMultiaddr(c.addrs[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			l, err := c.net.Host(c.addrs[0]).Listen(t.Context(), addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.newNode(0).Start(testContext(t)); !errors.Is(err, syscall.EADDRINUSE) {
-				t.Errorf("%v, want an address in use", err)
-			}
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
+				// The port is taken.
+				addr, err := multiaddr.NewMultiaddr(c.addrs[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				l, err := c.net.Host(c.addrs[0]).Listen(t.Context(), addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := c.newNode(0).Start(testContext(t)); !errors.Is(err, syscall.EADDRINUSE) {
+					t.Errorf("%v, want an address in use", err)
+				}
+				if err := l.Close(); err != nil {
+					t.Fatal(err)
+				}
 
-			// The state names no directory.
-			current := filepath.Join(c.dir, "0", "state", "CURRENT")
-			name, err := os.ReadFile(current)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(current, []byte("../../etc"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.newNode(0).Start(testContext(t)); !errors.Is(err, skiff.ErrCorrupt) || !strings.Contains(err.Error(), current) {
-				t.Errorf("%v, want ErrCorrupt and the file", err)
-			}
-			if err := os.WriteFile(current, name, 0o600); err != nil {
-				t.Fatal(err)
-			}
+				// The state names no directory.
+				current := filepath.Join(c.dir, "0", "state", "CURRENT")
+				name, err := os.ReadFile(current)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(current, []byte("../../etc"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.newNode(0).Start(testContext(t)); !errors.Is(err, skiff.ErrCorrupt) || !strings.Contains(err.Error(), current) {
+					t.Errorf("%v, want ErrCorrupt and the file", err)
+				}
+				if err := os.WriteFile(current, name, 0o600); err != nil {
+					t.Fatal(err)
+				}
 
-			// The caller loses patience before it begins, and after it listens.
-			ended, cancel := context.WithCancel(context.Background())
-			cancel()
-			if err := c.newNode(0).Start(ended); !errors.Is(err, context.Canceled) {
-				t.Errorf("%v, want the context's error", err)
-			}
-			stuck := stuckTransport{c.net.Host(c.addrs[0]), make(chan struct{}), make(chan struct{})}
-			c.changeNode = func(_ int, o *skiff.Options) { o.Transport = stuck }
-			n := c.newNode(0)
-			c.changeNode = nil
-			ctx, cancel := context.WithCancel(context.Background())
-			started := make(chan error, 1)
-			go func() { started <- n.Start(ctx) }()
-			<-stuck.listening
-			// Meanwhile it can neither be stopped nor be started again.
-			if err := n.Stop(testContext(t)); err == nil || !strings.Contains(err.Error(), "Start has not returned") {
-				t.Errorf("Stop during Start: %v", err)
-			}
-			if err := n.Start(testContext(t)); err == nil {
-				t.Error("Start during Start has returned nil")
-			}
-			if err := n.DB().Put([]byte("k"), nil, nil); !errors.Is(err, skiff.ErrNotRunning) {
-				t.Errorf("Put during Start: %v", err)
-			}
-			cancel()
-			close(stuck.goOn)
-			if err := <-started; !errors.Is(err, context.Canceled) {
-				t.Errorf("%v, want the context's error", err)
-			}
+				// The caller loses patience before it begins, and after it listens.
+				ended, cancel := context.WithCancel(context.Background())
+				cancel()
+				if err := c.newNode(0).Start(ended); !errors.Is(err, context.Canceled) {
+					t.Errorf("%v, want the context's error", err)
+				}
+				stuck := stuckTransport{c.net.Host(c.addrs[0]), make(chan struct{}), make(chan struct{})}
+				c.changeNode = func(_ int, o *skiff.Options) { o.Transport = stuck }
+				n := c.newNode(0)
+				c.changeNode = nil
+				ctx, cancel := context.WithCancel(context.Background())
+				started := make(chan error, 1)
+				go func() { started <- n.Start(ctx) }()
+				<-stuck.listening
+				// Meanwhile it can neither be stopped nor be started again.
+				if err := n.Stop(testContext(t)); err == nil || !strings.Contains(err.Error(), "Start has not returned") {
+					t.Errorf("Stop during Start: %v", err)
+				}
+				if err := n.Start(testContext(t)); err == nil {
+					t.Error("Start during Start has returned nil")
+				}
+				if err := n.DB().Put([]byte("k"), nil, nil); !errors.Is(err, skiff.ErrNotRunning) {
+					t.Errorf("Put during Start: %v", err)
+				}
+				cancel()
+				close(stuck.goOn)
+				if err := <-started; !errors.Is(err, context.Canceled) {
+					t.Errorf("%v, want the context's error", err)
+				}
 
-			// After all that, a node starts in this place.
-			c.start(0)
-			c.wantEverywhere("k", value)
+				// After all that, a node starts in this place.
+				c.start(0)
+				c.wantEverywhere("k", value)
+			})
 		})
 	}
 }
@@ -289,49 +293,51 @@ func TestFailedStartLeavesNothingOpen(t *testing.T) {
 // called it, nothing of the node is open any more.
 func TestLifeOfANode(t *testing.T) {
 	t.Parallel()
-	c := prepareCluster(t, 1, nil)
-	unused := c.newNode(0)
-	for range 2 {
-		if err := unused.Stop(testContext(t)); err != nil {
-			t.Errorf("Stop before Start: %v", err)
+	bubble(t, func(t *testing.T) {
+		c := prepareCluster(t, 1, nil)
+		unused := c.newNode(0)
+		for range 2 {
+			if err := unused.Stop(testContext(t)); err != nil {
+				t.Errorf("Stop before Start: %v", err)
+			}
 		}
-	}
-	if err := unused.Start(testContext(t)); err == nil {
-		t.Error("a stopped node was started")
-	}
+		if err := unused.Start(testContext(t)); err == nil {
+			t.Error("a stopped node was started")
+		}
 
-	n := c.start(0)
-	if err := n.Start(testContext(t)); err == nil {
-		t.Error("a node was started twice")
-	}
-	value := c.put(0, "k")
-	var stops sync.WaitGroup
-	var one sync.Mutex
-	for range 4 {
-		stops.Go(func() {
-			if err := n.Stop(testContext(t)); err != nil {
-				t.Errorf("one of several calls of Stop: %v", err)
-			}
-			one.Lock()
-			defer one.Unlock()
-			again := c.newNode(0)
-			if err := again.Start(testContext(t)); err != nil {
-				t.Errorf("after Stop: %v", err)
-			}
-			if err := again.Stop(testContext(t)); err != nil {
-				t.Errorf("stop: %v", err)
-			}
-		})
-	}
-	stops.Wait()
-	if err := n.Start(testContext(t)); err == nil {
-		t.Error("a stopped node was started again")
-	}
-	if s := n.Stats(); s.State != skiff.StateStopped || s.Address != c.addrs[0] {
-		t.Errorf("stopped: %+v", s)
-	}
-	c.start(0)
-	c.wantEverywhere("k", value)
+		n := c.start(0)
+		if err := n.Start(testContext(t)); err == nil {
+			t.Error("a node was started twice")
+		}
+		value := c.put(0, "k")
+		var stops sync.WaitGroup
+		var one sync.Mutex
+		for range 4 {
+			stops.Go(func() {
+				if err := n.Stop(testContext(t)); err != nil {
+					t.Errorf("one of several calls of Stop: %v", err)
+				}
+				one.Lock()
+				defer one.Unlock()
+				again := c.newNode(0)
+				if err := again.Start(testContext(t)); err != nil {
+					t.Errorf("after Stop: %v", err)
+				}
+				if err := again.Stop(testContext(t)); err != nil {
+					t.Errorf("stop: %v", err)
+				}
+			})
+		}
+		stops.Wait()
+		if err := n.Start(testContext(t)); err == nil {
+			t.Error("a stopped node was started again")
+		}
+		if s := n.Stats(); s.State != skiff.StateStopped || s.Address != c.addrs[0] {
+			t.Errorf("stopped: %+v", s)
+		}
+		c.start(0)
+		c.wantEverywhere("k", value)
+	})
 }
 
 // messages counts log messages by their text.
@@ -368,34 +374,36 @@ func (m messages) of(text string) (n int) {
 // somebody does.
 func TestStopHandsOver(t *testing.T) {
 	t.Parallel()
-	log := messages{slog.DiscardHandler, new(sync.Mutex), map[string]int{}}
-	const timeout = "heartbeat timeout reached"
-	c := newCluster(t, 3, func(o *skiff.Options) {
-		o.HeartbeatTimeout = time.Second // so that a busy machine does not cause one
-		o.Logger = slog.New(log)
-	})
-	leader := c.leader()
-	c.wantEverywhere("k", c.put(leader, "k"))
-	term, timeouts := c.node(leader).Term(), log.of(timeout)
-	c.stop(leader)
-	follower := (leader + 1) % 3
-	value := c.put(follower, "k")
-	if now := c.node(follower).Term(); now != term+1 {
-		t.Errorf("the term was %d, and after the hand-over it is %d", term, now)
-	}
-	if log.of(timeout) != timeouts {
-		t.Error("a follower had to find out that the leader has gone")
-	}
+	bubble(t, func(t *testing.T) {
+		log := messages{slog.DiscardHandler, new(sync.Mutex), map[string]int{}}
+		const timeout = "heartbeat timeout reached"
+		c := newCluster(t, 3, func(o *skiff.Options) {
+			o.HeartbeatTimeout = time.Second // so that a busy machine does not cause one
+			o.Logger = slog.New(log)
+		})
+		leader := c.leader()
+		c.wantEverywhere("k", c.put(leader, "k"))
+		term, timeouts := c.node(leader).Term(), log.of(timeout)
+		c.stop(leader)
+		follower := (leader + 1) % 3
+		value := c.put(follower, "k")
+		if now := c.node(follower).Term(); now != term+1 {
+			t.Errorf("the term was %d, and after the hand-over it is %d", term, now)
+		}
+		if log.of(timeout) != timeouts {
+			t.Error("a follower had to find out that the leader has gone")
+		}
 
-	c.start(leader)
-	c.wantEverywhere("k", value)
-	leader = c.leader()
-	timeouts = log.of(timeout)
-	c.kill(leader)
-	c.put((leader+1)%3, "k")
-	if log.of(timeout) == timeouts {
-		t.Error("after a kill no follower had to find out: this test proves nothing")
-	}
+		c.start(leader)
+		c.wantEverywhere("k", value)
+		leader = c.leader()
+		timeouts = log.of(timeout)
+		c.kill(leader)
+		c.put((leader+1)%3, "k")
+		if log.of(timeout) == timeouts {
+			t.Error("after a kill no follower had to find out: this test proves nothing")
+		}
+	})
 }
 
 // countingFilter is a filter that tells whether goleveldb uses it.
@@ -413,35 +421,37 @@ func (f countingFilter) NewGenerator() filter.FilterGenerator {
 // installed too.
 func TestStateOptionsAreHonoured(t *testing.T) {
 	t.Parallel()
-	var tables [3]atomic.Int64
-	c := prepareCluster(t, 3, markersOnDemand)
-	c.changeNode = func(i int, o *skiff.Options) {
-		o.StateOptions = &opt.Options{Filter: countingFilter{filter.NewBloomFilter(10), &tables[i]}}
-	}
-	used := func(i int, when string) {
-		t.Helper()
-		before := tables[i].Load()
-		if err := c.node(i).ReadConsensus(testContext(t)); err != nil {
-			t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		var tables [3]atomic.Int64
+		c := prepareCluster(t, 3, markersOnDemand)
+		c.changeNode = func(i int, o *skiff.Options) {
+			o.StateOptions = &opt.Options{Filter: countingFilter{filter.NewBloomFilter(10), &tables[i]}}
 		}
-		if err := c.node(i).DB().CompactRange(util.Range{}); err != nil {
-			t.Fatal(err)
+		used := func(i int, when string) {
+			t.Helper()
+			before := tables[i].Load()
+			if err := c.node(i).ReadConsensus(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.node(i).DB().CompactRange(util.Range{}); err != nil {
+				t.Fatal(err)
+			}
+			if tables[i].Load() == before {
+				t.Errorf("%s, node %d does not use the filter that it was given", when, i)
+			}
 		}
-		if tables[i].Load() == before {
-			t.Errorf("%s, node %d does not use the filter that it was given", when, i)
-		}
-	}
-	c.start(0)
-	c.start(1)
-	c.waitReady()
-	c.put(0, "k")
-	used(0, "at first")
-	c.snapshot(0, 1)
-	c.start(2)
-	c.put(2, "k")
-	used(2, "after an install")
-	c.kill(0)
-	c.start(0)
-	c.put(0, "k")
-	used(0, "after a restart")
+		c.start(0)
+		c.start(1)
+		c.waitReady()
+		c.put(0, "k")
+		used(0, "at first")
+		c.snapshot(0, 1)
+		c.start(2)
+		c.put(2, "k")
+		used(2, "after an install")
+		c.kill(0)
+		c.start(0)
+		c.put(0, "k")
+		used(0, "after a restart")
+	})
 }

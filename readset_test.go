@@ -56,76 +56,80 @@ func readRange(start, limit string) func(*skiff.Tx) error {
 // it writes. One that writes nothing has no limit.
 func TestReadSetLimit(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, func(o *skiff.Options) { o.InMemory, o.MaxReadSet = true, 100 })
-	local, client := c.node(0).DB(), dialWithReadSet(t, c, 100)
-	for i := range 10 {
-		mustPut(t, local, fmt.Sprintf("a/%d", i), "v")
-	}
-	for name, db := range map[string]*skiff.DB{"local": local, "client": client} {
-		for _, r := range readSets {
-			option := "100 bytes (MaxReadSet)"
-			if r.fits {
-				option = ""
-			}
-			err := db.Update(testContext(t), func(tx *skiff.Tx) error {
-				return errors.Join(r.read(tx), tx.Put([]byte("written"), nil))
-			})
-			wantTooLarge(t, name+", "+r.name, err, option)
-			if has, err := local.Has([]byte("written"), nil); has != r.fits || err != nil {
-				t.Errorf("%s, %s: written %v, %v", name, r.name, has, err)
-			}
-			if err := local.Delete([]byte("written"), nil); err != nil {
-				t.Fatal(err)
-			}
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, func(o *skiff.Options) { o.InMemory, o.MaxReadSet = true, 100 })
+		local, client := c.node(0).DB(), dialWithReadSet(t, c, 100)
+		for i := range 10 {
+			mustPut(t, local, fmt.Sprintf("a/%d", i), "v")
 		}
-		for op, run := range map[string]func(context.Context, func(*skiff.Tx) error) error{"Update": db.Update, "View": db.View} {
-			for range 3 {
-				err := run(testContext(t), func(tx *skiff.Tx) error {
-					if n, err := countKeys(tx, "a/"); n != 10 || err != nil {
-						t.Errorf("%s, %s: %d keys, %v", name, op, n, err)
-					}
-					return readKeys("a/0", "a/5", "x", "yy", "zzz", "a/9")(tx)
+		for name, db := range map[string]*skiff.DB{"local": local, "client": client} {
+			for _, r := range readSets {
+				option := "100 bytes (MaxReadSet)"
+				if r.fits {
+					option = ""
+				}
+				err := db.Update(testContext(t), func(tx *skiff.Tx) error {
+					return errors.Join(r.read(tx), tx.Put([]byte("written"), nil))
 				})
-				if err != nil {
-					t.Errorf("%s, %s that writes nothing: %v", name, op, err)
+				wantTooLarge(t, name+", "+r.name, err, option)
+				if has, err := local.Has([]byte("written"), nil); has != r.fits || err != nil {
+					t.Errorf("%s, %s: written %v, %v", name, r.name, has, err)
+				}
+				if err := local.Delete([]byte("written"), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for op, run := range map[string]func(context.Context, func(*skiff.Tx) error) error{"Update": db.Update, "View": db.View} {
+				for range 3 {
+					err := run(testContext(t), func(tx *skiff.Tx) error {
+						if n, err := countKeys(tx, "a/"); n != 10 || err != nil {
+							t.Errorf("%s, %s: %d keys, %v", name, op, n, err)
+						}
+						return readKeys("a/0", "a/5", "x", "yy", "zzz", "a/9")(tx)
+					})
+					if err != nil {
+						t.Errorf("%s, %s that writes nothing: %v", name, op, err)
+					}
 				}
 			}
 		}
-	}
+	})
 }
 
 // TestTheNodeHasItsOwnReadSetLimit, which a client with a greater one meets at the commit,
 // and every write with conditions.
 func TestTheNodeHasItsOwnReadSetLimit(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, func(o *skiff.Options) { o.InMemory, o.MaxReadSet = true, 100 })
-	client := dialWithReadSet(t, c, 1<<20)
-	for i := range 10 {
-		mustPut(t, client, fmt.Sprintf("a/%d", i), "v")
-	}
-	for name, read := range map[string]func(*skiff.Tx) error{
-		"many keys":              readKeys("1", "2", "3", "4", "5", "6"),
-		"a range with many keys": readRange("a/0", "a/5"),
-		"a range with long ends": readRange(strings.Repeat("a", 50), strings.Repeat("b", 50)),
-		"one long key":           readKeys(strings.Repeat("a", 100)),
-	} {
-		err := client.Update(testContext(t), func(tx *skiff.Tx) error {
-			return errors.Join(read(tx), tx.Put([]byte("written"), nil))
-		})
-		wantTooLarge(t, name, err, "100 bytes (MaxReadSet)")
-	}
-	var conditions []skiff.Condition
-	for i := range 6 {
-		conditions = append(conditions, skiff.IfPresent(fmt.Appendf(nil, "a/%d", i)))
-	}
-	for _, db := range []*skiff.DB{c.node(0).DB(), client} {
-		_, err := db.WriteIf(testContext(t), nil, conditions...)
-		wantTooLarge(t, "WriteIf", err, "100 bytes (MaxReadSet)")
-		if _, err := db.WriteIf(testContext(t), nil, conditions[:5]...); err != nil {
-			t.Error(err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, func(o *skiff.Options) { o.InMemory, o.MaxReadSet = true, 100 })
+		client := dialWithReadSet(t, c, 1<<20)
+		for i := range 10 {
+			mustPut(t, client, fmt.Sprintf("a/%d", i), "v")
 		}
-	}
-	wantAbsent(t, client, "written")
+		for name, read := range map[string]func(*skiff.Tx) error{
+			"many keys":              readKeys("1", "2", "3", "4", "5", "6"),
+			"a range with many keys": readRange("a/0", "a/5"),
+			"a range with long ends": readRange(strings.Repeat("a", 50), strings.Repeat("b", 50)),
+			"one long key":           readKeys(strings.Repeat("a", 100)),
+		} {
+			err := client.Update(testContext(t), func(tx *skiff.Tx) error {
+				return errors.Join(read(tx), tx.Put([]byte("written"), nil))
+			})
+			wantTooLarge(t, name, err, "100 bytes (MaxReadSet)")
+		}
+		var conditions []skiff.Condition
+		for i := range 6 {
+			conditions = append(conditions, skiff.IfPresent(fmt.Appendf(nil, "a/%d", i)))
+		}
+		for _, db := range []*skiff.DB{c.node(0).DB(), client} {
+			_, err := db.WriteIf(testContext(t), nil, conditions...)
+			wantTooLarge(t, "WriteIf", err, "100 bytes (MaxReadSet)")
+			if _, err := db.WriteIf(testContext(t), nil, conditions[:5]...); err != nil {
+				t.Error(err)
+			}
+		}
+		wantAbsent(t, client, "written")
+	})
 }
 
 func dialWithReadSet(t *testing.T, c *cluster, max int) *skiff.DB {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/skiffdb/skiff"
@@ -28,66 +27,71 @@ func waitReadiness(t *testing.T, n *skiff.Node, s *skiff.Subscription, want bool
 // when it is again.
 func TestReadyWhileAQuorumIsReachable(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
-	for _, role := range []string{"leader", "follower"} {
-		away := c.leader()
-		if role == "follower" {
-			away = c.follower()
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		for _, role := range []string{"leader", "follower"} {
+			away := c.leader()
+			if role == "follower" {
+				away = c.follower()
+			}
+			n := c.node(away)
+			s := n.Subscribe(1000, skiff.KindReady, skiff.KindNotReady)
+			c.net.Partition(c.addrs, []string{c.addrs[away]}, c.others(away))
+			waitReadiness(t, n, s, false)
+			c.put((away+1)%3, "k") // the others have a majority
+			if n.Stats().Ready {
+				t.Errorf("the %s is cut off, and ready", role)
+			}
+			c.net.Heal()
+			waitReadiness(t, n, s, true)
+			c.waitReady()
 		}
-		n := c.node(away)
-		s := n.Subscribe(1000, skiff.KindReady, skiff.KindNotReady)
-		c.net.Partition(c.addrs, []string{c.addrs[away]}, c.others(away))
-		waitReadiness(t, n, s, false)
-		c.put((away+1)%3, "k") // the others have a majority
-		if n.Stats().Ready {
-			t.Errorf("the %s is cut off, and ready", role)
-		}
-		c.net.Heal()
-		waitReadiness(t, n, s, true)
-		c.waitReady()
-	}
+	})
 }
 
 // MinConsensus asks for more than a majority: without the third of three voters,
 // the two others serve, but are not ready.
 func TestMinConsensus(t *testing.T) {
 	t.Parallel()
-	c := prepareCluster(t, 3, func(o *skiff.Options) { o.MinConsensus = 3 })
-	var lives []*skiff.Subscription
-	for i := range c.nodes {
-		lives = append(lives, c.startWatched(i))
-	}
-	c.waitReady()
-	var turns []*skiff.Subscription
-	for _, n := range c.nodes {
-		turns = append(turns, n.Subscribe(1000, skiff.KindReady, skiff.KindNotReady))
-	}
-	away := c.follower()
-	c.kill(away)
-	for i := range c.nodes {
-		if i != away {
-			waitReadiness(t, c.node(i), turns[i], false)
-			c.put(i, "k")
+	bubble(t, func(t *testing.T) {
+		c := prepareCluster(t, 3, func(o *skiff.Options) { o.MinConsensus = 3 })
+		var lives []*skiff.Subscription
+		for i := range c.nodes {
+			lives = append(lives, c.startWatched(i))
 		}
-	}
-	lives = append(lives, c.startWatched(away))
-	for i := range c.nodes {
-		if i != away {
-			waitReadiness(t, c.node(i), turns[i], true)
+		c.waitReady()
+		var turns []*skiff.Subscription
+		for _, n := range c.nodes {
+			turns = append(turns, n.Subscribe(1000, skiff.KindReady, skiff.KindNotReady))
 		}
-	}
-	c.waitReady()
-	for i := range c.nodes {
-		c.stop(i)
-	}
-	for _, s := range lives {
-		wantLife(t, lifeOf(t, s), skiff.StateStopped)
-	}
+		away := c.follower()
+		c.kill(away)
+		for i := range c.nodes {
+			if i != away {
+				waitReadiness(t, c.node(i), turns[i], false)
+				c.put(i, "k")
+			}
+		}
+		lives = append(lives, c.startWatched(away))
+		for i := range c.nodes {
+			if i != away {
+				waitReadiness(t, c.node(i), turns[i], true)
+			}
+		}
+		c.waitReady()
+		for i := range c.nodes {
+			c.stop(i)
+		}
+		for _, s := range lives {
+			wantLife(t, lifeOf(t, s), skiff.StateStopped)
+		}
+	})
 }
 
 // With more voters asked for than there are, a cluster serves and is never ready.
 func TestMinConsensusAboveTheVoters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
 		c := prepareCluster(t, 3, func(o *skiff.Options) { o.MinConsensus, o.InMemory = 4, true })
 		var subs []*skiff.Subscription
 		for i := range c.nodes {
@@ -113,6 +117,5 @@ func TestMinConsensusAboveTheVoters(t *testing.T) {
 				}
 			}
 		}
-		time.Sleep(time.Minute) // goleveldb's pool of buffers outlives it by a second
 	})
 }

@@ -88,60 +88,62 @@ func TestRecover(t *testing.T) {
 	for _, mode := range storeModes[:2] {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 3, mode.change)
-			oldID := c.wantOneCluster()
-			values := map[string]string{}
-			for i := range 20 {
-				key := fmt.Sprint("key", i)
-				values[key] = c.put(i%3, key)
-			}
-			c.wantEverywhere("key0", values["key0"]) // so each of them has it all
-			applied := c.node(0).Stats().AppliedIndex
-			for i := range c.nodes {
-				c.kill(i)
-			}
+			bubble(t, func(t *testing.T) {
+				c := newCluster(t, 3, mode.change)
+				oldID := c.wantOneCluster()
+				values := map[string]string{}
+				for i := range 20 {
+					key := fmt.Sprint("key", i)
+					values[key] = c.put(i%3, key)
+				}
+				c.wantEverywhere("key0", values["key0"]) // so each of them has it all
+				applied := c.node(0).Stats().AppliedIndex
+				for i := range c.nodes {
+					c.kill(i)
+				}
 
-			report := c.recover(0)
-			if want := slices.Sorted(slices.Values(c.addrs)); report.Dir != c.dirOf(0) || report.Address != c.addrs[0] || !slices.Equal(report.OldMembers, want) ||
-				report.OldClusterID != oldID || report.ClusterID == oldID || report.AppliedIndex != applied || report.LastIndex < applied || report.LastTerm == 0 {
-				t.Errorf("the cluster was %s of %v, at %d; got %+v", oldID, want, applied, report)
-			}
+				report := c.recover(0)
+				if want := slices.Sorted(slices.Values(c.addrs)); report.Dir != c.dirOf(0) || report.Address != c.addrs[0] || !slices.Equal(report.OldMembers, want) ||
+					report.OldClusterID != oldID || report.ClusterID == oldID || report.AppliedIndex != applied || report.LastIndex < applied || report.LastTerm == 0 {
+					t.Errorf("the cluster was %s of %v, at %d; got %+v", oldID, want, applied, report)
+				}
 
-			refused := c.refusals(0)
-			c.start(0)
-			if id := c.wantOneCluster(); id != report.ClusterID {
-				t.Errorf("the cluster is %s, want %s", id, report.ClusterID)
-			}
-			for key, value := range values {
-				c.wantEverywhere(key, value)
-			}
-			c.put(0, "key0")
-			if applied := c.node(0).Stats().AppliedIndex; applied <= report.LastIndex {
-				t.Errorf("applied is %d, and the old cluster ended at %d", applied, report.LastIndex)
-			}
+				refused := c.refusals(0)
+				c.start(0)
+				if id := c.wantOneCluster(); id != report.ClusterID {
+					t.Errorf("the cluster is %s, want %s", id, report.ClusterID)
+				}
+				for key, value := range values {
+					c.wantEverywhere(key, value)
+				}
+				c.put(0, "key0")
+				if applied := c.node(0).Stats().AppliedIndex; applied <= report.LastIndex {
+					t.Errorf("applied is %d, and the old cluster ended at %d", applied, report.LastIndex)
+				}
 
-			// One old member cannot do anything, two are the old cluster.
-			c.start(1)
-			refused()
-			c.wantOnly("key19", values["key19"], []int{0}, nil)
-			c.start(2)
-			if err := c.node(1).WaitReady(testContext(t)); err != nil {
-				t.Fatal(err)
-			}
-			after, before := c.put(0, "after"), c.put(1, "before")
-			c.wantOnly("after", after, []int{0}, []int{1, 2})
-			c.wantOnly("before", before, []int{1, 2}, []int{0})
+				// One old member cannot do anything, two are the old cluster.
+				c.start(1)
+				refused()
+				c.wantOnly("key19", values["key19"], []int{0}, nil)
+				c.start(2)
+				if err := c.node(1).WaitReady(testContext(t)); err != nil {
+					t.Fatal(err)
+				}
+				after, before := c.put(0, "after"), c.put(1, "before")
+				c.wantOnly("after", after, []int{0}, []int{1, 2})
+				c.wantOnly("before", before, []int{1, 2}, []int{0})
 
-			// The new cluster survives restarts, and grows a log of its own.
-			c.kill(0)
-			if c.check(0); t.Failed() {
-				return
-			}
-			c.start(0)
-			c.wantOnly("after", after, []int{0}, []int{1, 2})
-			c.snapshot(0)
-			c.stop(0)
-			c.check(0)
+				// The new cluster survives restarts, and grows a log of its own.
+				c.kill(0)
+				if c.check(0); t.Failed() {
+					return
+				}
+				c.start(0)
+				c.wantOnly("after", after, []int{0}, []int{1, 2})
+				c.snapshot(0)
+				c.stop(0)
+				c.check(0)
+			})
 		})
 	}
 }
@@ -150,29 +152,31 @@ func TestRecover(t *testing.T) {
 // addresses or by being taken in, and it is as good as the old one.
 func TestOthersJoinTheRecovered(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
-	value := c.put(0, "k")
-	c.wantEverywhere("k", value)
-	for i := range c.nodes {
-		c.kill(i)
-	}
-	c.recover(0)
-	c.start(0)
-	c.wipe(1)
-	c.joiners[1] = func(o *skiff.Options) { o.Join = []string{c.addrs[0]} }
-	c.start(1)
-	c.wipe(2)
-	c.joiners[2] = standby
-	c.start(2)
-	c.join(0, 2)
-	c.join(0, 1) // it may still be on the way
-	c.wantMembers([]int{0, 1, 2}, nil)
-	c.wantEverywhere("k", value)
-	c.kill(0)
-	c.wantEverywhere("k", c.put(1, "k"))
-	c.start(0)
-	c.waitReady()
-	c.wantSameState()
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		value := c.put(0, "k")
+		c.wantEverywhere("k", value)
+		for i := range c.nodes {
+			c.kill(i)
+		}
+		c.recover(0)
+		c.start(0)
+		c.wipe(1)
+		c.joiners[1] = func(o *skiff.Options) { o.Join = []string{c.addrs[0]} }
+		c.start(1)
+		c.wipe(2)
+		c.joiners[2] = standby
+		c.start(2)
+		c.join(0, 2)
+		c.join(0, 1) // it may still be on the way
+		c.wantMembers([]int{0, 1, 2}, nil)
+		c.wantEverywhere("k", value)
+		c.kill(0)
+		c.wantEverywhere("k", c.put(1, "k"))
+		c.start(0)
+		c.waitReady()
+		c.wantSameState()
+	})
 }
 
 // check wants the directory of node i, which is down, to be sound.
@@ -192,54 +196,56 @@ func TestRecoverTellsWhatIsNotKnown(t *testing.T) {
 	for _, mode := range storeModes[:2] {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 3, func(o *skiff.Options) {
-				mode.change(o)
-				o.HeartbeatTimeout = time.Second // nobody else is elected while this goes on
-			})
-			leader := c.leader()
-			value := c.put(leader, "k")
-			large := bytes.Repeat([]byte("v"), 64<<10)
-			others := []int{(leader + 1) % 3, (leader + 2) % 3}
-			alone := make(chan struct{})
-			cut := sync.OnceFunc(func() {
-				c.net.Partition(c.addrs, []string{c.addrs[leader]}, []string{c.addrs[others[0]], c.addrs[others[1]]})
-				close(alone)
-			})
-			c.net.OnWrite(func(from, _ string, size int) {
-				if from == c.addrs[leader] && size > len(large)/2 { // which is in its log by now
-					cut()
+			bubble(t, func(t *testing.T) {
+				c := newCluster(t, 3, func(o *skiff.Options) {
+					mode.change(o)
+					o.HeartbeatTimeout = time.Second // nobody else is elected while this goes on
+				})
+				leader := c.leader()
+				value := c.put(leader, "k")
+				large := bytes.Repeat([]byte("v"), 64<<10)
+				others := []int{(leader + 1) % 3, (leader + 2) % 3}
+				alone := make(chan struct{})
+				cut := sync.OnceFunc(func() {
+					c.net.Partition(c.addrs, []string{c.addrs[leader]}, []string{c.addrs[others[0]], c.addrs[others[1]]})
+					close(alone)
+				})
+				c.net.OnWrite(func(from, _ string, size int) {
+					if from == c.addrs[leader] && size > len(large)/2 { // which is in its log by now
+						cut()
+					}
+				})
+				outcome := make(chan error)
+				db := c.node(leader).DB()
+				go func() { outcome <- db.Put([]byte("uncertain"), large, nil) }()
+				<-alone
+				c.kill(leader)
+				if err := <-outcome; !errors.Is(err, skiff.ErrUnknownOutcome) {
+					t.Fatalf("%v, want ErrUnknownOutcome", err)
 				}
-			})
-			outcome := make(chan error)
-			db := c.node(leader).DB()
-			go func() { outcome <- db.Put([]byte("uncertain"), large, nil) }()
-			<-alone
-			c.kill(leader)
-			if err := <-outcome; !errors.Is(err, skiff.ErrUnknownOutcome) {
-				t.Fatalf("%v, want ErrUnknownOutcome", err)
-			}
-			c.put(others[0], "lost")
-			for i := range c.nodes {
-				c.kill(i)
-			}
-			c.net.Heal()
+				c.put(others[0], "lost")
+				for i := range c.nodes {
+					c.kill(i)
+				}
+				c.net.Heal()
 
-			// Which of them has more of what was acknowledged can be seen before.
-			mine, theirs := c.check(leader), c.check(others[0])
-			if mine.LogLastTerm >= theirs.LogLastTerm || mine.LogLastTerm == 0 {
-				t.Errorf("the log of the old leader ends with term %d, that of another with %d", mine.LogLastTerm, theirs.LogLastTerm)
-			}
-			report := c.recover(leader)
-			if report.LastIndex != mine.LogLast || report.LastTerm != mine.LogLastTerm {
-				t.Errorf("%+v, and the directory was %+v", report, mine)
-			}
-			if report.Unapplied == 0 || report.LastIndex < report.AppliedIndex+report.Unapplied {
-				t.Errorf("%+v", report)
-			}
-			c.start(leader)
-			c.wantEverywhere("k", value)
-			c.wantEverywhere("uncertain", string(large))
-			c.wantOnly("lost", "", nil, []int{leader})
+				// Which of them has more of what was acknowledged can be seen before.
+				mine, theirs := c.check(leader), c.check(others[0])
+				if mine.LogLastTerm >= theirs.LogLastTerm || mine.LogLastTerm == 0 {
+					t.Errorf("the log of the old leader ends with term %d, that of another with %d", mine.LogLastTerm, theirs.LogLastTerm)
+				}
+				report := c.recover(leader)
+				if report.LastIndex != mine.LogLast || report.LastTerm != mine.LogLastTerm {
+					t.Errorf("%+v, and the directory was %+v", report, mine)
+				}
+				if report.Unapplied == 0 || report.LastIndex < report.AppliedIndex+report.Unapplied {
+					t.Errorf("%+v", report)
+				}
+				c.start(leader)
+				c.wantEverywhere("k", value)
+				c.wantEverywhere("uncertain", string(large))
+				c.wantOnly("lost", "", nil, []int{leader})
+			})
 		})
 	}
 }
@@ -249,25 +255,27 @@ func TestRecoverTellsWhatIsNotKnown(t *testing.T) {
 // nothing in the new cluster.
 func TestRecoverAReadmittedNode(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
-	value := c.put(0, "k")
-	c.kill(0)
-	c.wipe(0)
-	c.start(0)
-	c.wantEverywhere("k", value)
-	for i := range c.nodes {
-		c.kill(i)
-	}
-	if !strings.Contains(c.identity(0), "admitted_index") {
-		t.Fatalf("the node was not admitted again: %s", c.identity(0))
-	}
-	c.recover(0)
-	if strings.Contains(c.identity(0), "admitted_index") {
-		t.Errorf("it waits for an entry of the old cluster: %s", c.identity(0))
-	}
-	c.start(0)
-	c.waitReady()
-	c.wantEverywhere("k", value)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, nil)
+		value := c.put(0, "k")
+		c.kill(0)
+		c.wipe(0)
+		c.start(0)
+		c.wantEverywhere("k", value)
+		for i := range c.nodes {
+			c.kill(i)
+		}
+		if !strings.Contains(c.identity(0), "admitted_index") {
+			t.Fatalf("the node was not admitted again: %s", c.identity(0))
+		}
+		c.recover(0)
+		if strings.Contains(c.identity(0), "admitted_index") {
+			t.Errorf("it waits for an entry of the old cluster: %s", c.identity(0))
+		}
+		c.start(0)
+		c.waitReady()
+		c.wantEverywhere("k", value)
+	})
 }
 
 func (c *cluster) identity(i int) string {
@@ -282,61 +290,63 @@ func (c *cluster) identity(i int) string {
 // A recovery that is not possible says why, and changes nothing.
 func TestRecoverRefuses(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, func(o *skiff.Options) { markersOnDemand(o); o.LogStore = skiff.LogStoreBolt })
-	value := c.put(0, "k")
-	c.wantEverywhere("k", value)
-	refuse := func(dir string, want error, text string) {
-		t.Helper()
-		before := filesIn(t, dir)
-		_, err := skiff.Recover(testContext(t), dir)
-		if !errors.Is(err, want) || !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "wipe") {
-			t.Errorf("%v, want %v with %q", err, want, text)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, func(o *skiff.Options) { markersOnDemand(o); o.LogStore = skiff.LogStoreBolt })
+		value := c.put(0, "k")
+		c.wantEverywhere("k", value)
+		refuse := func(dir string, want error, text string) {
+			t.Helper()
+			before := filesIn(t, dir)
+			_, err := skiff.Recover(testContext(t), dir)
+			if !errors.Is(err, want) || !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "wipe") {
+				t.Errorf("%v, want %v with %q", err, want, text)
+			}
+			if after := filesIn(t, dir); !slices.Equal(after, before) {
+				t.Errorf("%v: the directory held %q, and holds %q", want, before, after)
+			}
 		}
-		if after := filesIn(t, dir); !slices.Equal(after, before) {
-			t.Errorf("%v: the directory held %q, and holds %q", want, before, after)
+
+		refuse(c.dirOf(0), skiff.ErrInUse, fmt.Sprint(os.Getpid()))
+		refuse(t.TempDir(), skiff.ErrMismatch, "not the data directory")
+		refuse(filepath.Join(t.TempDir(), "missing"), skiff.ErrMismatch, "not the data directory")
+
+		c.snapshot(0, 1, 2)
+		for i := range c.nodes {
+			c.stop(i)
 		}
-	}
+		c.wipe(1)
+		c.start(1) // and hears of nobody
+		c.stop(1)
+		if _, err := skiff.Recover(testContext(t), c.dirOf(1)); !errors.Is(err, skiff.ErrNotMember) || !strings.Contains(err.Error(), "neither log nor state") {
+			t.Errorf("of a directory without anything: %v, want ErrNotMember", err)
+		}
 
-	refuse(c.dirOf(0), skiff.ErrInUse, fmt.Sprint(os.Getpid()))
-	refuse(t.TempDir(), skiff.ErrMismatch, "not the data directory")
-	refuse(filepath.Join(t.TempDir(), "missing"), skiff.ErrMismatch, "not the data directory")
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		if _, err := skiff.Recover(ended, c.dirOf(0)); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want the context's error", err)
+		}
 
-	c.snapshot(0, 1, 2)
-	for i := range c.nodes {
-		c.stop(i)
-	}
-	c.wipe(1)
-	c.start(1) // and hears of nobody
-	c.stop(1)
-	if _, err := skiff.Recover(testContext(t), c.dirOf(1)); !errors.Is(err, skiff.ErrNotMember) || !strings.Contains(err.Error(), "neither log nor state") {
-		t.Errorf("of a directory without anything: %v, want ErrNotMember", err)
-	}
+		file := filepath.Join(c.dirOf(2), "raft", "log.db")
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range data[:16<<10] {
+			data[i] ^= 0xff
+		}
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refuse(c.dirOf(2), skiff.ErrCorrupt, file)
 
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := skiff.Recover(ended, c.dirOf(0)); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, want the context's error", err)
-	}
-
-	file := filepath.Join(c.dirOf(2), "raft", "log.db")
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range data[:16<<10] {
-		data[i] ^= 0xff
-	}
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	refuse(c.dirOf(2), skiff.ErrCorrupt, file)
-
-	c.start(0) // nothing was changed
-	c.recoverFails(0)
-	c.stop(0)
-	c.recover(0)
-	c.start(0)
-	c.wantEverywhere("k", value)
+		c.start(0) // nothing was changed
+		c.recoverFails(0)
+		c.stop(0)
+		c.recover(0)
+		c.start(0)
+		c.wantEverywhere("k", value)
+	})
 }
 
 // recoverFails wants the directory of node i, which runs, to be refused.

@@ -91,7 +91,6 @@ func wantOutcome(t testing.TB, db *skiff.DB, token skiff.Token, want error) {
 // By the token of a write, every node tells what became of it.
 func TestResolveWhatWasDecided(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
 	for name, test := range map[string]struct {
 		write func(context.Context, *skiff.DB) error
 		err   error
@@ -105,14 +104,13 @@ func TestResolveWhatWasDecided(t *testing.T) {
 		}, skiff.ErrConflict},
 	} {
 		t.Run(name, func(t *testing.T) {
-			defer c.within(t)()
-			if err := c.node(0).DB().Delete([]byte("k"), nil); err != nil {
-				t.Fatal(err)
-			}
-			token := loseAnswer(c, test.write)
-			for _, db := range append(handles(c), dial(t, c, c.addrs...)) {
-				wantOutcome(t, db, token, test.err)
-			}
+			bubble(t, func(t *testing.T) {
+				c := newCluster(t, 3, inMemory)
+				token := loseAnswer(c, test.write)
+				for _, db := range append(handles(c), dial(t, c, c.addrs...)) {
+					wantOutcome(t, db, token, test.err)
+				}
+			})
 		})
 	}
 }
@@ -121,72 +119,76 @@ func TestResolveWhatWasDecided(t *testing.T) {
 // effect, whatever becomes of the old leader that has it.
 func TestResolveCancels(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	leader := c.leader()
-	for _, db := range handles(c) {
-		mustPut(t, db, "session", "is open")
-	}
-	c.net.Partition(c.addrs, c.others(leader))
-	ctx, cancel := context.WithCancel(testContext(t))
-	before := c.node(leader).Stats().LastIndex
-	done := make(chan error, 1)
-	go func() { done <- c.node(leader).DB().WithContext(ctx).Put([]byte("k"), []byte("v"), nil) }()
-	for c.node(leader).Stats().LastIndex == before {
-		if err := testContext(t).Err(); err != nil {
-			t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		leader := c.leader()
+		for _, db := range handles(c) {
+			mustPut(t, db, "session", "is open")
 		}
-	}
-	cancel()
-	token := wantToken(t, <-done)
+		c.net.Partition(c.addrs, c.others(leader))
+		ctx, cancel := context.WithCancel(testContext(t))
+		before := c.node(leader).Stats().LastIndex
+		done := make(chan error, 1)
+		go func() { done <- c.node(leader).DB().WithContext(ctx).Put([]byte("k"), []byte("v"), nil) }()
+		for c.node(leader).Stats().LastIndex == before {
+			if err := testContext(t).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
+		token := wantToken(t, <-done)
 
-	if _, err := c.node(leader).DB().Resolve(endsSoon(t), token); wantToken(t, err) != token {
-		t.Errorf("while nobody can be asked: %v", err)
-	}
-	other := c.leaderAmong((leader+1)%3, (leader+2)%3)
-	wantOutcome(t, c.node(other).DB(), token, skiff.ErrNotApplied)
-	c.net.Heal()
-	for _, db := range handles(c) {
-		wantOutcome(t, db, token, skiff.ErrNotApplied)
-		wantAbsent(t, db, "k")
-	}
-	c.wantSameState()
+		if _, err := c.node(leader).DB().Resolve(endsSoon(t), token); wantToken(t, err) != token {
+			t.Errorf("while nobody can be asked: %v", err)
+		}
+		other := c.leaderAmong((leader+1)%3, (leader+2)%3)
+		wantOutcome(t, c.node(other).DB(), token, skiff.ErrNotApplied)
+		c.net.Heal()
+		for _, db := range handles(c) {
+			wantOutcome(t, db, token, skiff.ErrNotApplied)
+			wantAbsent(t, db, "k")
+		}
+		c.wantSameState()
+	})
 }
 
 // A repetition under a token is applied if the write was not, once.
 func TestOnce(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	leader := c.leader()
-	mustPut(t, c.node(leader).DB(), "session", "is open")
-	c.net.Partition(c.addrs, c.others(leader))
-	token := wantToken(t, c.node(leader).DB().WithContext(endsSoon(t)).Put([]byte("k"), []byte("first"), nil))
-	c.leaderAmong((leader+1)%3, (leader+2)%3)
-	c.net.Heal()
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		leader := c.leader()
+		mustPut(t, c.node(leader).DB(), "session", "is open")
+		c.net.Partition(c.addrs, c.others(leader))
+		token := wantToken(t, c.node(leader).DB().WithContext(endsSoon(t)).Put([]byte("k"), []byte("first"), nil))
+		c.leaderAmong((leader+1)%3, (leader+2)%3)
+		c.net.Heal()
 
-	// All at once, and there is one outcome.
-	versions := make(chan uint64, 12)
-	for i := range cap(versions) {
-		go func() {
-			var b leveldb.Batch
-			b.Put([]byte("k"), []byte("again"))
-			version, err := handles(c)[i%3].WriteIf(testContext(t), &b, skiff.Once(token))
-			if err != nil {
-				t.Error(err)
-			}
-			versions <- version
-		}()
-	}
-	version := <-versions
-	for range cap(versions) - 1 {
-		if v := <-versions; v != version {
-			t.Errorf("versions %d and %d", version, v)
+		// All at once, and there is one outcome.
+		versions := make(chan uint64, 12)
+		for i := range cap(versions) {
+			go func() {
+				var b leveldb.Batch
+				b.Put([]byte("k"), []byte("again"))
+				version, err := handles(c)[i%3].WriteIf(testContext(t), &b, skiff.Once(token))
+				if err != nil {
+					t.Error(err)
+				}
+				versions <- version
+			}()
 		}
-	}
-	wantOutcome(t, handles(c)[0], token, nil)
-	wantValue(t, handles(c)[0], "k", "again")
-	if v := versionOf(t, handles(c)[0], "k"); v != version {
-		t.Errorf("version %d, the key has %d", version, v)
-	}
+		version := <-versions
+		for range cap(versions) - 1 {
+			if v := <-versions; v != version {
+				t.Errorf("versions %d and %d", version, v)
+			}
+		}
+		wantOutcome(t, handles(c)[0], token, nil)
+		wantValue(t, handles(c)[0], "k", "again")
+		if v := versionOf(t, handles(c)[0], "k"); v != version {
+			t.Errorf("version %d, the key has %d", version, v)
+		}
+	})
 }
 
 func TestTokensThatNameNothing(t *testing.T) {
@@ -234,62 +236,64 @@ func TestTokensThatNameNothing(t *testing.T) {
 // Every error of a write is of one of three kinds, and says which.
 func TestWriteErrorsAreOfThreeKinds(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, func(o *skiff.Options) { o.InMemory = true; o.MaxKeySize = 10 })
-	leader := c.leader()
-	db := c.node(leader).DB()
-	mustPut(t, db, "k", "v")
-	k, ctx := []byte("k"), testContext(t)
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
-	kinds := []error{skiff.ErrNotApplied, skiff.ErrUnknownOutcome, skiff.ErrRejected}
-	check := func(what string, want error, err error) {
-		t.Helper()
-		for _, kind := range kinds {
-			if errors.Is(err, kind) != (kind == want) {
-				t.Errorf("%s: %v; is it %v: %v", what, err, kind, errors.Is(err, kind))
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, func(o *skiff.Options) { o.InMemory = true; o.MaxKeySize = 10 })
+		leader := c.leader()
+		db := c.node(leader).DB()
+		mustPut(t, db, "k", "v")
+		k, ctx := []byte("k"), testContext(t)
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		kinds := []error{skiff.ErrNotApplied, skiff.ErrUnknownOutcome, skiff.ErrRejected}
+		check := func(what string, want error, err error) {
+			t.Helper()
+			for _, kind := range kinds {
+				if errors.Is(err, kind) != (kind == want) {
+					t.Errorf("%s: %v; is it %v: %v", what, err, kind, errors.Is(err, kind))
+				}
+			}
+			var e *skiff.Error
+			if errors.As(err, &e) && (e.Token != "") != (want == skiff.ErrUnknownOutcome) {
+				t.Errorf("%s: %v has the token %q", what, err, e.Token)
 			}
 		}
-		var e *skiff.Error
-		if errors.As(err, &e) && (e.Token != "") != (want == skiff.ErrUnknownOutcome) {
-			t.Errorf("%s: %v has the token %q", what, err, e.Token)
+		second := func(_ any, err error) error { return err }
+
+		check("a context that has ended", skiff.ErrNotApplied, db.WithContext(ended).Put(k, nil, nil))
+		check("a condition, and a context that has ended", skiff.ErrNotApplied, second(db.PutIfAbsent(ended, k, nil)))
+		check("a key that exists", skiff.ErrRejected, second(db.PutIfAbsent(ctx, k, nil)))
+		check("another version", skiff.ErrRejected, second(db.CompareAndSwap(ctx, k, 1, nil)))
+		check("a key that is too long", skiff.ErrRejected, db.Put(make([]byte, 11), nil, nil))
+		check("an appended key that is too long", skiff.ErrRejected, second(db.Append(ctx, k, nil)))
+		check("a condition that nobody made", skiff.ErrRejected, second(db.WriteIf(ctx, nil, skiff.Condition{})))
+		check("a token that is none", skiff.ErrRejected, second(db.WriteIf(ctx, nil, skiff.Once("token"))))
+		check("a lost race", skiff.ErrRejected, func() error {
+			tr := mustOpen(t, db)
+			wantValue(t, tr, "k", "v")
+			mustPut(t, db, "k", "v")
+			mustPut(t, tr, "x", "v")
+			err := tr.Commit()
+			check("a transaction that has ended", skiff.ErrRejected, tr.Commit())
+			check("a write of a transaction that has ended", skiff.ErrRejected, tr.Put(k, nil, nil))
+			return err
+		}())
+
+		c.net.Partition(c.addrs, c.others(leader))
+		err := db.WithContext(endsSoon(t)).Put(k, []byte("lost"), nil)
+		check("a write on its way", skiff.ErrUnknownOutcome, err)
+		check("a question nobody answers", skiff.ErrUnknownOutcome, second(db.Resolve(endsSoon(t), wantToken(t, err))))
+		check("a repetition nobody answers", skiff.ErrUnknownOutcome, second(db.WriteIf(endsSoon(t), nil, skiff.Once(wantToken(t, err)))))
+		for c.node(leader).Leader() != "" { // until it knows that it leads no more
+			_ = db.WithContext(endsSoon(t)).Delete([]byte("x"), nil) // may fail
 		}
-	}
-	second := func(_ any, err error) error { return err }
-
-	check("a context that has ended", skiff.ErrNotApplied, db.WithContext(ended).Put(k, nil, nil))
-	check("a condition, and a context that has ended", skiff.ErrNotApplied, second(db.PutIfAbsent(ended, k, nil)))
-	check("a key that exists", skiff.ErrRejected, second(db.PutIfAbsent(ctx, k, nil)))
-	check("another version", skiff.ErrRejected, second(db.CompareAndSwap(ctx, k, 1, nil)))
-	check("a key that is too long", skiff.ErrRejected, db.Put(make([]byte, 11), nil, nil))
-	check("an appended key that is too long", skiff.ErrRejected, second(db.Append(ctx, k, nil)))
-	check("a condition that nobody made", skiff.ErrRejected, second(db.WriteIf(ctx, nil, skiff.Condition{})))
-	check("a token that is none", skiff.ErrRejected, second(db.WriteIf(ctx, nil, skiff.Once("token"))))
-	check("a lost race", skiff.ErrRejected, func() error {
-		tr := mustOpen(t, db)
-		wantValue(t, tr, "k", "v")
-		mustPut(t, db, "k", "v")
-		mustPut(t, tr, "x", "v")
-		err := tr.Commit()
-		check("a transaction that has ended", skiff.ErrRejected, tr.Commit())
-		check("a write of a transaction that has ended", skiff.ErrRejected, tr.Put(k, nil, nil))
-		return err
-	}())
-
-	c.net.Partition(c.addrs, c.others(leader))
-	err := db.WithContext(endsSoon(t)).Put(k, []byte("lost"), nil)
-	check("a write on its way", skiff.ErrUnknownOutcome, err)
-	check("a question nobody answers", skiff.ErrUnknownOutcome, second(db.Resolve(endsSoon(t), wantToken(t, err))))
-	check("a repetition nobody answers", skiff.ErrUnknownOutcome, second(db.WriteIf(endsSoon(t), nil, skiff.Once(wantToken(t, err)))))
-	for c.node(leader).Leader() != "" { // until it knows that it leads no more
-		_ = db.WithContext(endsSoon(t)).Delete([]byte("x"), nil) // may fail
-	}
-	check("no leader", skiff.ErrNotApplied, db.WithContext(endsSoon(t)).Put(k, nil, nil))
-	check("a transaction without a leader", skiff.ErrNotApplied, func() error {
-		tr := mustOpen(t, db.WithConsistency(skiff.Stale).WithContext(endsSoon(t)))
-		mustPut(t, tr, "k", "v")
-		return tr.Commit()
-	}())
-	c.kill(leader)
-	check("a node that is stopped", skiff.ErrNotApplied, db.Put(k, nil, nil))
-	check("a question to a node that is stopped", skiff.ErrUnknownOutcome, second(db.Resolve(ctx, wantToken(t, err))))
+		check("no leader", skiff.ErrNotApplied, db.WithContext(endsSoon(t)).Put(k, nil, nil))
+		check("a transaction without a leader", skiff.ErrNotApplied, func() error {
+			tr := mustOpen(t, db.WithConsistency(skiff.Stale).WithContext(endsSoon(t)))
+			mustPut(t, tr, "k", "v")
+			return tr.Commit()
+		}())
+		c.kill(leader)
+		check("a node that is stopped", skiff.ErrNotApplied, db.Put(k, nil, nil))
+		check("a question to a node that is stopped", skiff.ErrUnknownOutcome, second(db.Resolve(ctx, wantToken(t, err))))
+	})
 }

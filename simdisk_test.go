@@ -171,46 +171,48 @@ func TestADiskThatTakesNoWrites(t *testing.T) {
 		for _, role := range []string{"leader", "follower"} {
 			t.Run(name+", "+role, func(t *testing.T) {
 				t.Parallel()
-				c := startedOnDisks(t, 3, testSeed(t))
-				sick := c.leader()
-				if role == "follower" {
-					sick = c.follower()
-				}
-				other := (sick + 1) % 3
-				before := c.put(other, "before")
-				n := c.node(sick)
-				events := n.Subscribe(100, skiff.KindWarning)
-
-				trouble.begin(c.disks[sick])
-				c.put(other, "meanwhile")
-				select {
-				case <-n.Done():
-				case <-testContext(t).Done():
-					t.Fatal("it goes on")
-				}
-				for what, err := range map[string]error{"Err": n.Err(), "the warning": next[skiff.Warning](t, events).Err, "a put": n.DB().Put([]byte("k"), nil, nil)} {
-					if !errors.Is(err, skiff.ErrFailed) || !errors.Is(err, trouble.err) {
-						t.Errorf("%s: %v, want ErrFailed and %v", what, err, trouble.err)
+				bubble(t, func(t *testing.T) {
+					c := startedOnDisks(t, 3, testSeed(t))
+					sick := c.leader()
+					if role == "follower" {
+						sick = c.follower()
 					}
-				}
-				if s := n.State(); s != skiff.StateFailed {
-					t.Errorf("it is %s", s)
-				}
-				during := c.put(other, "during")
+					other := (sick + 1) % 3
+					before := c.put(other, "before")
+					n := c.node(sick)
+					events := n.Subscribe(100, skiff.KindWarning)
 
-				_ = n.Stop(testContext(t)) // it may not be able to close its files in order
-				c.forget(sick)
-				again := c.newNode(sick)
-				if err := again.Start(c.onDisk(sick, testContext(t))); err == nil {
-					_ = again.Stop(testContext(t))
-				} else if !errors.Is(err, trouble.err) {
-					t.Errorf("a start on this disk: %v, want %v", err, trouble.err)
-				}
-				trouble.end(c.disks[sick])
-				c.start(sick)
-				c.wantEverywhere("before", before)
-				c.wantEverywhere("during", during)
-				c.wantSameState()
+					trouble.begin(c.disks[sick])
+					c.put(other, "meanwhile")
+					select {
+					case <-n.Done():
+					case <-testContext(t).Done():
+						t.Fatal("it goes on")
+					}
+					for what, err := range map[string]error{"Err": n.Err(), "the warning": next[skiff.Warning](t, events).Err, "a put": n.DB().Put([]byte("k"), nil, nil)} {
+						if !errors.Is(err, skiff.ErrFailed) || !errors.Is(err, trouble.err) {
+							t.Errorf("%s: %v, want ErrFailed and %v", what, err, trouble.err)
+						}
+					}
+					if s := n.State(); s != skiff.StateFailed {
+						t.Errorf("it is %s", s)
+					}
+					during := c.put(other, "during")
+
+					_ = n.Stop(testContext(t)) // it may not be able to close its files in order
+					c.forget(sick)
+					again := c.newNode(sick)
+					if err := again.Start(c.onDisk(sick, testContext(t))); err == nil {
+						_ = again.Stop(testContext(t))
+					} else if !errors.Is(err, trouble.err) {
+						t.Errorf("a start on this disk: %v, want %v", err, trouble.err)
+					}
+					trouble.end(c.disks[sick])
+					c.start(sick)
+					c.wantEverywhere("before", before)
+					c.wantEverywhere("during", during)
+					c.wantSameState()
+				})
 			})
 		}
 	}
@@ -223,28 +225,30 @@ func TestStartOnAFullDisk(t *testing.T) {
 	for _, fresh := range []bool{true, false} {
 		t.Run(fmt.Sprintf("fresh %v", fresh), func(t *testing.T) {
 			t.Parallel()
-			c := onDisks(t, 1, testSeed(t))
-			var value string
-			if !fresh {
+			bubble(t, func(t *testing.T) {
+				c := onDisks(t, 1, testSeed(t))
+				var value string
+				if !fresh {
+					c.start(0)
+					c.waitReady()
+					value = c.put(0, "k")
+					c.crash(0)
+				}
+				d := c.disks[0]
+				d.Fill()
+				for range 3 {
+					if err := c.newNode(0).Start(c.onDisk(0, testContext(t))); !errors.Is(err, syscall.ENOSPC) {
+						t.Errorf("start: %v, want ENOSPC", err)
+					}
+				}
+				d.Free()
 				c.start(0)
 				c.waitReady()
-				value = c.put(0, "k")
-				c.crash(0)
-			}
-			d := c.disks[0]
-			d.Fill()
-			for range 3 {
-				if err := c.newNode(0).Start(c.onDisk(0, testContext(t))); !errors.Is(err, syscall.ENOSPC) {
-					t.Errorf("start: %v, want ENOSPC", err)
+				if !fresh {
+					c.wantEverywhere("k", value)
 				}
-			}
-			d.Free()
-			c.start(0)
-			c.waitReady()
-			if !fresh {
-				c.wantEverywhere("k", value)
-			}
-			c.wantEverywhere("later", c.put(0, "later"))
+				c.wantEverywhere("later", c.put(0, "later"))
+			})
 		})
 	}
 }
@@ -252,65 +256,71 @@ func TestStartOnAFullDisk(t *testing.T) {
 // A power loss at any moment of a start leaves what the next one needs.
 func TestCrashDuringStart(t *testing.T) {
 	t.Parallel()
-	c := onDisks(t, 1, testSeed(t))
-	c.start(0)
-	c.waitReady()
-	value := c.put(0, "k")
-	c.crash(0)
-	d, started := c.disks[0], false
-	for n := 1; !started; n++ {
-		d.CrashAfter(n)
-		node := c.newNode(0)
-		err := node.Start(c.onDisk(0, testContext(t)))
-		d.CrashAfter(0)
-		switch {
-		case err == nil:
-			started = true
-			_ = node.Stop(testContext(t)) // the crash may have come then
-		case !errors.Is(err, simdisk.ErrCrashed):
-			t.Fatalf("crash instead of operation %d: %v", n, err)
+	bubble(t, func(t *testing.T) {
+		c := onDisks(t, 1, testSeed(t))
+		c.start(0)
+		c.waitReady()
+		value := c.put(0, "k")
+		c.crash(0)
+		d, started := c.disks[0], false
+		for n := 1; !started; n++ {
+			d.CrashAfter(n)
+			node := c.newNode(0)
+			err := node.Start(c.onDisk(0, testContext(t)))
+			d.CrashAfter(0)
+			switch {
+			case err == nil:
+				started = true
+				_ = node.Stop(testContext(t)) // the crash may have come then
+			case !errors.Is(err, simdisk.ErrCrashed):
+				t.Fatalf("crash instead of operation %d: %v", n, err)
+			}
 		}
-	}
-	c.start(0)
-	c.waitReady()
-	c.wantEverywhere("k", value)
+		c.start(0)
+		c.waitReady()
+		c.wantEverywhere("k", value)
+	})
 }
 
 // A disk that is slow makes nobody fail.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
-	c := startedOnDisks(t, 3, testSeed(t))
-	slow := c.leader()
-	c.disks[slow].Slow(20 * time.Millisecond)
-	for range 10 {
-		c.wantEverywhere("k", c.put(slow, "k"))
-	}
-	c.disks[slow].Slow(0)
-	c.wantSameState()
+	bubble(t, func(t *testing.T) {
+		c := startedOnDisks(t, 3, testSeed(t))
+		slow := c.leader()
+		c.disks[slow].Slow(20 * time.Millisecond)
+		for range 10 {
+			c.wantEverywhere("k", c.put(slow, "k"))
+		}
+		c.disks[slow].Slow(0)
+		c.wantSameState()
+	})
 }
 
 // A leader whose disk hangs leaves it to others to lead, and says so. When the disk goes
 // on it follows.
 func TestALeaderWhoseDiskHangs(t *testing.T) {
 	t.Parallel()
-	c := startedOnDisks(t, 3, testSeed(t))
-	sick := c.leader()
-	other := (sick + 1) % 3
-	before := c.put(other, "before")
-	events := c.node(sick).Subscribe(100, skiff.KindWarning)
-	c.disks[sick].Freeze()
-	thaw := sync.OnceFunc(c.disks[sick].Thaw)
-	t.Cleanup(thaw) // or it could not be stopped
-	during := "during"
-	if err := c.node(other).DB().WithContext(testContext(t)).Put([]byte(during), []byte(during), nil); err != nil {
-		t.Fatalf("while the disk hangs: %v", err)
-	}
-	if leader := c.node(other).Leader(); leader == c.addrs[sick] {
-		t.Error("it leads still")
-	}
-	next[skiff.Warning](t, events)
-	thaw()
-	c.wantEverywhere("before", before)
-	c.wantEverywhere(during, during)
-	c.wantSameState()
+	bubble(t, func(t *testing.T) {
+		c := startedOnDisks(t, 3, testSeed(t))
+		sick := c.leader()
+		other := (sick + 1) % 3
+		before := c.put(other, "before")
+		events := c.node(sick).Subscribe(100, skiff.KindWarning)
+		c.disks[sick].Freeze()
+		thaw := sync.OnceFunc(c.disks[sick].Thaw)
+		t.Cleanup(thaw) // or it could not be stopped
+		during := "during"
+		if err := c.node(other).DB().WithContext(testContext(t)).Put([]byte(during), []byte(during), nil); err != nil {
+			t.Fatalf("while the disk hangs: %v", err)
+		}
+		if leader := c.node(other).Leader(); leader == c.addrs[sick] {
+			t.Error("it leads still")
+		}
+		next[skiff.Warning](t, events)
+		thaw()
+		c.wantEverywhere("before", before)
+		c.wantEverywhere(during, during)
+		c.wantSameState()
+	})
 }

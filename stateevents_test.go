@@ -123,27 +123,29 @@ func TestWhatANodeTells(t *testing.T) {
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			c := prepareCluster(t, 1, nil)
-			s := c.startWatched(0)
-			c.waitReady()
-			if !c.node(0).Stats().Ready {
-				t.Error("WaitReady has returned, and Stats does not say ready")
-			}
-			way.end(c)
-			events := lifeOf(t, s)
-			wantLife(t, events, skiff.StateStopped)
-			want := []string{
-				"started", "stopped→follower", "follower→candidate", "candidate→leader", "new leader " + c.addrs[0],
-				"leading", "ready", "not ready", "leader→stopped", "stopped",
-			}
-			if got := describe(events); !slices.Equal(got, want) {
-				t.Errorf("got  %v\nwant %v", got, want)
-			}
-			for _, e := range events {
-				if e.Info().Node != c.addrs[0] || e.Info().Time.IsZero() {
-					t.Errorf("%s: %+v", e.Kind(), e.Info())
+			bubble(t, func(t *testing.T) {
+				c := prepareCluster(t, 1, nil)
+				s := c.startWatched(0)
+				c.waitReady()
+				if !c.node(0).Stats().Ready {
+					t.Error("WaitReady has returned, and Stats does not say ready")
 				}
-			}
+				way.end(c)
+				events := lifeOf(t, s)
+				wantLife(t, events, skiff.StateStopped)
+				want := []string{
+					"started", "stopped→follower", "follower→candidate", "candidate→leader", "new leader " + c.addrs[0],
+					"leading", "ready", "not ready", "leader→stopped", "stopped",
+				}
+				if got := describe(events); !slices.Equal(got, want) {
+					t.Errorf("got  %v\nwant %v", got, want)
+				}
+				for _, e := range events {
+					if e.Info().Node != c.addrs[0] || e.Info().Time.IsZero() {
+						t.Errorf("%s: %+v", e.Kind(), e.Info())
+					}
+				}
+			})
 		})
 	}
 }
@@ -192,30 +194,32 @@ func TestWhatANodeTellsThatNeverRan(t *testing.T) {
 // hand-over, the death of a leader and restarts.
 func TestWhatAClusterTells(t *testing.T) {
 	t.Parallel()
-	c := prepareCluster(t, 3, nil)
-	var subs []*skiff.Subscription
-	for i := range c.nodes {
-		subs = append(subs, c.startWatched(i))
-	}
-	for round, end := range []func(int){c.stop, c.kill} {
-		leader := c.leader()
-		c.put(leader, "k")
-		end(leader)
-		if next := c.leader(); next == leader {
-			t.Errorf("round %d: a stopped node leads", round)
+	bubble(t, func(t *testing.T) {
+		c := prepareCluster(t, 3, nil)
+		var subs []*skiff.Subscription
+		for i := range c.nodes {
+			subs = append(subs, c.startWatched(i))
 		}
-		subs = append(subs, c.startWatched(leader))
-	}
-	c.waitReady()
-	for i := range c.nodes {
-		c.stop(i)
-	}
-	for _, s := range subs {
-		events := lifeOf(t, s)
-		t.Log(describe(events))
-		wantLife(t, events, skiff.StateStopped)
-		wantLeader(t, events)
-	}
+		for round, end := range []func(int){c.stop, c.kill} {
+			leader := c.leader()
+			c.put(leader, "k")
+			end(leader)
+			if next := c.leader(); next == leader {
+				t.Errorf("round %d: a stopped node leads", round)
+			}
+			subs = append(subs, c.startWatched(leader))
+		}
+		c.waitReady()
+		for i := range c.nodes {
+			c.stop(i)
+		}
+		for _, s := range subs {
+			events := lifeOf(t, s)
+			t.Log(describe(events))
+			wantLife(t, events, skiff.StateStopped)
+			wantLeader(t, events)
+		}
+	})
 }
 
 // wantLeader checks that a node leads only after it was elected, that it tells of

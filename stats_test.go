@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb"
 
 	"github.com/skiffdb/skiff"
+	"github.com/skiffdb/skiff/internal/memnet"
 )
 
 // What a node serves is counted there, by how it ended, whether the caller is
@@ -109,35 +109,37 @@ func operate(t *testing.T, db *skiff.DB) {
 // What fails is counted too.
 func TestFailuresAreCounted(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	n := c.node(0)
-	ctx, cancel := context.WithCancel(testContext(t))
-	cancel()
-	db := n.DB().WithContext(ctx)
-	if err := db.Put([]byte("k"), nil, nil); !errors.Is(err, skiff.ErrNotApplied) {
-		t.Fatal(err)
-	}
-	if _, err := db.Get([]byte("k"), nil); err == nil {
-		t.Fatal("a read whose context had ended")
-	}
-	c.stop(0)
-	if err := n.DB().Put([]byte("k"), nil, nil); !errors.Is(err, skiff.ErrNotApplied) {
-		t.Fatal(err)
-	}
-	if _, err := n.DB().WithConsistency(skiff.Stale).Get([]byte("k"), nil); !errors.Is(err, skiff.ErrNotRunning) {
-		t.Fatal(err)
-	}
-	s := n.Stats()
-	if w := (skiff.WriteStats{NotApplied: 2}); s.Writes != w {
-		t.Errorf("writes: %+v", s.Writes)
-	}
-	failed := skiff.ReadCounts{Failed: 1}
-	if r := (skiff.ReadStats{Linearizable: failed, Stale: failed}); s.Reads != r {
-		t.Errorf("reads: %+v", s.Reads)
-	}
-	if s.State != skiff.StateStopped || s.Address != c.addrs[0] {
-		t.Errorf("of a node that has stopped: %+v", s)
-	}
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		n := c.node(0)
+		ctx, cancel := context.WithCancel(testContext(t))
+		cancel()
+		db := n.DB().WithContext(ctx)
+		if err := db.Put([]byte("k"), nil, nil); !errors.Is(err, skiff.ErrNotApplied) {
+			t.Fatal(err)
+		}
+		if _, err := db.Get([]byte("k"), nil); err == nil {
+			t.Fatal("a read whose context had ended")
+		}
+		c.stop(0)
+		if err := n.DB().Put([]byte("k"), nil, nil); !errors.Is(err, skiff.ErrNotApplied) {
+			t.Fatal(err)
+		}
+		if _, err := n.DB().WithConsistency(skiff.Stale).Get([]byte("k"), nil); !errors.Is(err, skiff.ErrNotRunning) {
+			t.Fatal(err)
+		}
+		s := n.Stats()
+		if w := (skiff.WriteStats{NotApplied: 2}); s.Writes != w {
+			t.Errorf("writes: %+v", s.Writes)
+		}
+		failed := skiff.ReadCounts{Failed: 1}
+		if r := (skiff.ReadStats{Linearizable: failed, Stale: failed}); s.Reads != r {
+			t.Errorf("reads: %+v", s.Reads)
+		}
+		if s.State != skiff.StateStopped || s.Address != c.addrs[0] {
+			t.Errorf("of a node that has stopped: %+v", s)
+		}
+	})
 }
 
 // The figures of log and state are those of the files, or in memory of what was
@@ -147,26 +149,28 @@ func TestStatsOfTheDisk(t *testing.T) {
 	for _, mode := range storeModes {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 1, mode.change)
-			const size = 2 << 20
-			c.fill(0, size)
-			c.snapshot(0)
-			s := c.node(0).Stats()
-			if s.LogSize < size {
-				t.Errorf("the log has %d bytes after %d were written", s.LogSize, size)
-			}
-			if files := logFiles(t, c.dir); !c.options.InMemory && s.LogSize != files {
-				t.Errorf("the log has %d bytes, and its files %d", s.LogSize, files)
-			}
-			if s.SnapshotIndex == 0 || s.SnapshotIndex > s.LastIndex || s.SnapshotTerm != s.Term {
-				t.Errorf("snapshot at index %d of term %d, in %+v", s.SnapshotIndex, s.SnapshotTerm, s)
-			}
-			if !s.Ready || s.State != skiff.StateLeader || s.Leader != s.Address || s.Uptime <= 0 || s.Version != skiff.Version {
-				t.Errorf("%+v", s)
-			}
-			if want := []skiff.Member{{Address: c.addrs[0], Voter: true}}; len(s.Peers) != 1 || s.Peers[0] != want[0] {
-				t.Errorf("members: %+v", s.Peers)
-			}
+			bubble(t, func(t *testing.T) {
+				c := newCluster(t, 1, mode.change)
+				const size = 2 << 20
+				c.fill(0, size)
+				c.snapshot(0)
+				s := c.node(0).Stats()
+				if s.LogSize < size {
+					t.Errorf("the log has %d bytes after %d were written", s.LogSize, size)
+				}
+				if files := logFiles(t, c.dir); !c.options.InMemory && s.LogSize != files {
+					t.Errorf("the log has %d bytes, and its files %d", s.LogSize, files)
+				}
+				if s.SnapshotIndex == 0 || s.SnapshotIndex > s.LastIndex || s.SnapshotTerm != s.Term {
+					t.Errorf("snapshot at index %d of term %d, in %+v", s.SnapshotIndex, s.SnapshotTerm, s)
+				}
+				if !s.Ready || s.State != skiff.StateLeader || s.Leader != s.Address || s.Uptime <= 0 || s.Version != skiff.Version {
+					t.Errorf("%+v", s)
+				}
+				if want := []skiff.Member{{Address: c.addrs[0], Voter: true}}; len(s.Peers) != 1 || s.Peers[0] != want[0] {
+					t.Errorf("members: %+v", s.Peers)
+				}
+			})
 		})
 	}
 }
@@ -193,73 +197,77 @@ func logFiles(t *testing.T, dir string) (bytes int64) {
 // A client's connection counts where it ends.
 func TestOpenConnectionsAreCounted(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	if got := c.node(0).Stats().Connections; got != 0 {
-		t.Errorf("%d connections of a node on its own", got)
-	}
-	db := dialOnce(c, 0)
-	if got := c.node(0).Stats().Connections; got != 1 {
-		t.Errorf("%d connections with one client", got)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the connection is gone", func() bool { return c.node(0).Stats().Connections == 0 })
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		if got := c.node(0).Stats().Connections; got != 0 {
+			t.Errorf("%d connections of a node on its own", got)
+		}
+		db := dialOnce(c, 0)
+		if got := c.node(0).Stats().Connections; got != 1 {
+			t.Errorf("%d connections with one client", got)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the connection is gone", func() bool { return c.node(0).Stats().Connections == 0 })
+	})
 }
 
 // A state on its way is in the figures of both sides, and gone from there when it has
 // arrived.
 func TestInstallIsInTheStats(t *testing.T) {
 	t.Parallel()
-	l := newLaggard(t, 2<<20, func(o *skiff.Options) {
-		inMemory(o)
-		o.InstallRate = 1 << 20
-	})
-	installed := l.node(l.away).Subscribe(1, skiff.KindInstalled)
-	l.net.OnWrite(func(from, to string, bytes int) {
-		if to != l.addrs[l.away] || bytes <= 32<<10 {
-			return
-		}
-		// When some has arrived, the rest waits.
-		if arriving := l.node(l.away).Stats().Installs; len(arriving) > 0 && arriving[0].Bytes > 0 {
-			l.net.Cut(from, to)
-		}
-	})
-	l.net.Heal()
-	onItsWay := func(node int) (in skiff.Install) {
-		until(t, "a state is on its way", func() bool {
-			installs := l.node(node).Stats().Installs
-			if len(installs) != 1 || installs[0].Bytes == 0 {
-				return false
-			}
-			in = installs[0]
-			return true
+	bubble(t, func(t *testing.T) {
+		l := newLaggard(t, 2<<20, func(o *skiff.Options) {
+			inMemory(o)
+			o.InstallRate = 1 << 20
 		})
-		if in.Bytes >= 2<<20 || in.Index == 0 {
-			t.Errorf("node %d: %+v", node, in)
+		installed := l.node(l.away).Subscribe(1, skiff.KindInstalled)
+		l.net.OnWrite(func(from, to string, bytes int) {
+			if to != l.addrs[l.away] || bytes <= 32<<10 {
+				return
+			}
+			// When some has arrived, the rest waits.
+			if arriving := l.node(l.away).Stats().Installs; len(arriving) > 0 && arriving[0].Bytes > 0 {
+				l.net.Cut(from, to)
+			}
+		})
+		l.net.Heal()
+		onItsWay := func(node int) (in skiff.Install) {
+			until(t, "a state is on its way", func() bool {
+				installs := l.node(node).Stats().Installs
+				if len(installs) != 1 || installs[0].Bytes == 0 {
+					return false
+				}
+				in = installs[0]
+				return true
+			})
+			if in.Bytes >= 2<<20 || in.Index == 0 {
+				t.Errorf("node %d: %+v", node, in)
+			}
+			return in
 		}
-		return in
-	}
-	received := onItsWay(l.away)
-	sender := slices.Index(l.addrs, received.Peer)
-	if !received.Receiving || sender < 0 || sender == l.away {
-		t.Fatalf("%+v", received)
-	}
-	if sent := onItsWay(sender); sent.Receiving || sent.Peer != l.addrs[l.away] || sent.Index != received.Index {
-		t.Errorf("sent %+v, received %+v", sent, received)
-	}
-	l.net.OnWrite(nil)
-	l.net.Heal()
-	next[skiff.Installed](t, installed)
-	for _, node := range []int{sender, l.away} {
-		until(t, "none is on its way", func() bool { return len(l.node(node).Stats().Installs) == 0 })
-	}
+		received := onItsWay(l.away)
+		sender := slices.Index(l.addrs, received.Peer)
+		if !received.Receiving || sender < 0 || sender == l.away {
+			t.Fatalf("%+v", received)
+		}
+		if sent := onItsWay(sender); sent.Receiving || sent.Peer != l.addrs[l.away] || sent.Index != received.Index {
+			t.Errorf("sent %+v, received %+v", sent, received)
+		}
+		l.net.OnWrite(nil)
+		l.net.Heal()
+		next[skiff.Installed](t, installed)
+		for _, node := range []int{sender, l.away} {
+			until(t, "none is on its way", func() bool { return len(l.node(node).Stats().Installs) == 0 })
+		}
+	})
 }
 
 // until waits for a condition that nobody tells of.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for ctx := testContext(t); !ok(); runtime.Gosched() {
+	for ctx := testContext(t); !ok(); time.Sleep(time.Millisecond) {
 		if ctx.Err() != nil {
 			t.Fatalf("never: %s", what)
 		}
@@ -270,77 +278,82 @@ func until(t testing.TB, what string, ok func() bool) {
 // in the list all the same, and the others tell when they last heard of it.
 func TestPeers(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, func(o *skiff.Options) {
-		inMemory(o)
-		o.RPCTimeout = 500 * time.Millisecond
-	})
-	value := c.put(c.follower(), "k")
-	c.wantEverywhere("k", value)
-	leader := c.leader()
-	for i, db := range append(handles(c), dial(t, c, c.addrs[2])) {
-		peers, err := db.Cluster().Peers(testContext(t))
-		if err != nil || len(peers) != 3 {
-			t.Fatalf("handle %d: %+v, %v", i, peers, err)
-		}
-		for j, p := range peers {
-			leads := p.Role == skiff.StateLeader
-			switch {
-			case p.Address != c.addrs[j] || p.Self != (j == min(i, 2)) || leads != (j == leader):
-				t.Errorf("handle %d, peer %d: %+v", i, j, p)
-			case !p.Connected || p.Error != "" || !p.Voter || p.Version != skiff.Version || p.Stats == nil:
-				t.Errorf("handle %d, peer %d: %+v", i, j, p)
-			case p.LastContact < 0 || leads != (p.LastContact == 0) || p.Self != (p.Latency == 0):
-				t.Errorf("handle %d, peer %d: contact %v ago, latency %v", i, j, p.LastContact, p.Latency)
-			case p.Lag < 0 || p.Stats.Address != p.Address || p.Stats.AppliedIndex == 0:
-				t.Errorf("handle %d, peer %d: %+v", i, j, p)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, func(o *skiff.Options) {
+			inMemory(o)
+			o.RPCTimeout = 500 * time.Millisecond
+		})
+		c.net.SetLinks(memnet.Link{Delay: time.Millisecond})
+		value := c.put(c.follower(), "k")
+		c.wantEverywhere("k", value)
+		leader := c.leader()
+		for i, db := range append(handles(c), dial(t, c, c.addrs[2])) {
+			peers, err := db.Cluster().Peers(testContext(t))
+			if err != nil || len(peers) != 3 {
+				t.Fatalf("handle %d: %+v, %v", i, peers, err)
+			}
+			for j, p := range peers {
+				leads := p.Role == skiff.StateLeader
+				switch {
+				case p.Address != c.addrs[j] || p.Self != (j == min(i, 2)) || leads != (j == leader):
+					t.Errorf("handle %d, peer %d: %+v", i, j, p)
+				case !p.Connected || p.Error != "" || !p.Voter || p.Version != skiff.Version || p.Stats == nil:
+					t.Errorf("handle %d, peer %d: %+v", i, j, p)
+				case p.LastContact < 0 || leads != (p.LastContact == 0) || p.Self != (p.Latency == 0):
+					t.Errorf("handle %d, peer %d: contact %v ago, latency %v", i, j, p.LastContact, p.Latency)
+				case p.Lag < 0 || p.Stats.Address != p.Address || p.Stats.AppliedIndex == 0:
+					t.Errorf("handle %d, peer %d: %+v", i, j, p)
+				}
 			}
 		}
-	}
 
-	down := (leader + 1) % 3
-	c.kill(down)
-	same := c.leader() == leader
-	for i := range c.nodes {
-		if i == down {
-			continue
-		}
-		peers, err := c.node(i).Peers(testContext(t))
-		if err != nil || len(peers) != 3 {
-			t.Fatalf("node %d: %+v, %v", i, peers, err)
-		}
-		for j, p := range peers {
-			if p.Connected != (j != down) || (p.Error != "") != (j == down) {
-				t.Errorf("node %d, peer %d: %+v", i, j, p)
+		down := (leader + 1) % 3
+		c.kill(down)
+		same := c.leader() == leader
+		for i := range c.nodes {
+			if i == down {
+				continue
+			}
+			peers, err := c.node(i).Peers(testContext(t))
+			if err != nil || len(peers) != 3 {
+				t.Fatalf("node %d: %+v, %v", i, peers, err)
+			}
+			for j, p := range peers {
+				if p.Connected != (j != down) || (p.Error != "") != (j == down) {
+					t.Errorf("node %d, peer %d: %+v", i, j, p)
+				}
+			}
+			p := peers[down]
+			if p.Role != "" || p.Lag != -1 || p.LagBytes != -1 || p.Stats != nil || same && p.LastContact <= 0 {
+				t.Errorf("node %d, of the one that is down: %+v", i, p)
 			}
 		}
-		p := peers[down]
-		if p.Role != "" || p.Lag != -1 || p.LagBytes != -1 || p.Stats != nil || same && p.LastContact <= 0 {
-			t.Errorf("node %d, of the one that is down: %+v", i, p)
-		}
-	}
+	})
 }
 
 // Without a leader there is a list too.
 func TestPeersWithoutALeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, inMemory)
-	c.net.Partition(c.addrs, c.addrs[:1], c.addrs[1:2], c.addrs[2:])
-	until(t, "no leader is known", func() bool { return c.node(0).Leader() == "" })
-	ctx, cancel := context.WithCancel(testContext(t))
-	cancel()
-	if peers, err := c.node(0).Peers(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("in a context that has ended: %v, %v", peers, err)
-	}
-	peers, err := c.node(0).Peers(testContext(t))
-	if err != nil || len(peers) != 3 {
-		t.Fatal(peers, err)
-	}
-	for i, p := range peers {
-		if p.Connected != (i == 0) || p.Lag != -1 || p.LagBytes != -1 {
-			t.Errorf("peer %d: %+v", i, p)
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 3, inMemory)
+		c.net.Partition(c.addrs, c.addrs[:1], c.addrs[1:2], c.addrs[2:])
+		until(t, "no leader is known", func() bool { return c.node(0).Leader() == "" })
+		ctx, cancel := context.WithCancel(testContext(t))
+		cancel()
+		if peers, err := c.node(0).Peers(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("in a context that has ended: %v, %v", peers, err)
 		}
-	}
-	if _, err := c.newNode(0).Peers(testContext(t)); !errors.Is(err, skiff.ErrNotRunning) {
-		t.Errorf("of a node that does not run: %v", err)
-	}
+		peers, err := c.node(0).Peers(testContext(t))
+		if err != nil || len(peers) != 3 {
+			t.Fatal(peers, err)
+		}
+		for i, p := range peers {
+			if p.Connected != (i == 0) || p.Lag != -1 || p.LagBytes != -1 {
+				t.Errorf("peer %d: %+v", i, p)
+			}
+		}
+		if _, err := c.newNode(0).Peers(testContext(t)); !errors.Is(err, skiff.ErrNotRunning) {
+			t.Errorf("of a node that does not run: %v", err)
+		}
+	})
 }

@@ -225,23 +225,25 @@ func loseRace(db *skiff.DB, tr *skiff.Transaction) error {
 // when they lost a race. None may get lost, and none may count twice.
 func TestConcurrentIncrements(t *testing.T) {
 	t.Parallel()
-	const each = 10
-	c := newCluster(t, 3, inMemory)
-	var wg sync.WaitGroup
-	for _, db := range append(handles(c), handles(c)...) {
-		wg.Go(func() {
-			for n := 0; n < each && !t.Failed(); {
-				switch err := increment(db); {
-				case err == nil:
-					n++
-				case !errors.Is(err, skiff.ErrConflict):
-					t.Error(err)
+	bubble(t, func(t *testing.T) {
+		const each = 10
+		c := newCluster(t, 3, inMemory)
+		var wg sync.WaitGroup
+		for _, db := range append(handles(c), handles(c)...) {
+			wg.Go(func() {
+				for n := 0; n < each && !t.Failed(); {
+					switch err := increment(db); {
+					case err == nil:
+						n++
+					case !errors.Is(err, skiff.ErrConflict):
+						t.Error(err)
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	wantValue(t, c.node(0).DB(), "counter", strconv.Itoa(6*each))
+			})
+		}
+		wg.Wait()
+		wantValue(t, c.node(0).DB(), "counter", strconv.Itoa(6*each))
+	})
 }
 
 func increment(db *skiff.DB) error {

@@ -19,21 +19,23 @@ import (
 // lost all the time; none of the counts may get lost, and none may count twice.
 func TestConcurrentUpdates(t *testing.T) {
 	t.Parallel()
-	const each = 10
-	c := newCluster(t, 3, inMemory)
-	dbs := append(handles(c), dial(t, c, c.addrs...))
-	var wg sync.WaitGroup
-	for _, db := range append(dbs, dbs...) {
-		wg.Go(func() {
-			for range each {
-				if err := db.Update(testContext(t), count); err != nil {
-					t.Error(err)
+	bubble(t, func(t *testing.T) {
+		const each = 10
+		c := newCluster(t, 3, inMemory)
+		dbs := append(handles(c), dial(t, c, c.addrs...))
+		var wg sync.WaitGroup
+		for _, db := range append(dbs, dbs...) {
+			wg.Go(func() {
+				for range each {
+					if err := db.Update(testContext(t), count); err != nil {
+						t.Error(err)
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	wantValue(t, c.node(0).DB(), "counter", strconv.Itoa(8*each))
+			})
+		}
+		wg.Wait()
+		wantValue(t, c.node(0).DB(), "counter", strconv.Itoa(8*each))
+	})
 }
 
 func countKeys(tx *skiff.Tx, prefix string) (n int, err error) {
@@ -231,28 +233,30 @@ func wantOver(t *testing.T, after string, tx *skiff.Tx, it iterator.Iterator) {
 // iterator that nobody releases.
 func TestNothingStaysOpen(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, inMemory)
-	db := dial(t, c, c.addrs...)
-	mustPut(t, db, "a", "v")
-	var kept *skiff.Tx
-	var it iterator.Iterator
-	for i := range 1100 {
-		run := db.View
-		if i%2 == 0 {
-			run = db.Update
-		}
-		err := run(testContext(t), func(tx *skiff.Tx) error {
-			kept, it = tx, tx.NewIterator(nil)
-			if !it.First() {
-				return errors.Join(errOwn, it.Error())
+	bubble(t, func(t *testing.T) {
+		c := newCluster(t, 1, inMemory)
+		db := dial(t, c, c.addrs...)
+		mustPut(t, db, "a", "v")
+		var kept *skiff.Tx
+		var it iterator.Iterator
+		for i := range 1100 {
+			run := db.View
+			if i%2 == 0 {
+				run = db.Update
 			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(i, err)
+			err := run(testContext(t), func(tx *skiff.Tx) error {
+				kept, it = tx, tx.NewIterator(nil)
+				if !it.First() {
+					return errors.Join(errOwn, it.Error())
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(i, err)
+			}
 		}
-	}
-	wantOver(t, "success", kept, it)
+		wantOver(t, "success", kept, it)
+	})
 }
 
 // TestTxFromManyGoroutines: reads, writes and iterators at the same time.

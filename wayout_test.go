@@ -20,43 +20,45 @@ func TestDamagedLogOfARunningMember(t *testing.T) {
 	for _, mode := range storeModes[:2] {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 3, func(o *skiff.Options) {
-				mode.change(o)
-				o.HeartbeatTimeout = time.Second // it has to go on leading, on a busy machine too
-			})
-			sick := c.leader()
-			away := (sick + 1) % 3
-			c.net.Partition(c.addrs, []string{c.addrs[away]}, []string{c.addrs[sick], c.addrs[(sick+2)%3]})
-			c.put(sick, "damaged")
-			for i := range 150 { // more than are kept in memory
-				c.put(sick, fmt.Sprint(i))
-			}
-			file := flipInLog(t, filepath.Join(c.dir, fmt.Sprint(sick)), "damaged by")
-			n := c.node(sick)
-			c.net.Heal() // it has to read the entry, to send it
-			select {
-			case <-n.Done():
-			case <-testContext(t).Done():
-				t.Fatal("the node goes on")
-			}
-			err := n.Err()
-			if !errors.Is(err, skiff.ErrFailed) || !errors.Is(err, skiff.ErrCorrupt) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "wipe the data directory") {
-				t.Errorf("%v, want ErrFailed, ErrCorrupt, the file and the way out", err)
-			}
-			value := c.put(away, "k")
-			c.stop(sick)
-			report, err := skiff.Check(testContext(t), filepath.Join(c.dir, fmt.Sprint(sick)))
-			if err != nil || len(report.Problems) == 0 || !strings.HasPrefix(report.Problems[0].File, file) {
-				t.Errorf("Check: %v, %v", report.Problems, err)
-			}
+			bubble(t, func(t *testing.T) {
+				c := newCluster(t, 3, func(o *skiff.Options) {
+					mode.change(o)
+					o.HeartbeatTimeout = time.Second // it has to go on leading, on a busy machine too
+				})
+				sick := c.leader()
+				away := (sick + 1) % 3
+				c.net.Partition(c.addrs, []string{c.addrs[away]}, []string{c.addrs[sick], c.addrs[(sick+2)%3]})
+				c.put(sick, "damaged")
+				for i := range 150 { // more than are kept in memory
+					c.put(sick, fmt.Sprint(i))
+				}
+				file := flipInLog(t, filepath.Join(c.dir, fmt.Sprint(sick)), "damaged by")
+				n := c.node(sick)
+				c.net.Heal() // it has to read the entry, to send it
+				select {
+				case <-n.Done():
+				case <-testContext(t).Done():
+					t.Fatal("the node goes on")
+				}
+				err := n.Err()
+				if !errors.Is(err, skiff.ErrFailed) || !errors.Is(err, skiff.ErrCorrupt) || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "wipe the data directory") {
+					t.Errorf("%v, want ErrFailed, ErrCorrupt, the file and the way out", err)
+				}
+				value := c.put(away, "k")
+				c.stop(sick)
+				report, err := skiff.Check(testContext(t), filepath.Join(c.dir, fmt.Sprint(sick)))
+				if err != nil || len(report.Problems) == 0 || !strings.HasPrefix(report.Problems[0].File, file) {
+					t.Errorf("Check: %v, %v", report.Problems, err)
+				}
 
-			c.wipe(sick)
-			c.start(sick)
-			c.wantOneCluster()
-			c.wantEverywhere("k", value)
-			c.wantSameState()
-			c.kill(away) // it counts again
-			c.wantEverywhere("again", c.put(sick, "again"))
+				c.wipe(sick)
+				c.start(sick)
+				c.wantOneCluster()
+				c.wantEverywhere("k", value)
+				c.wantSameState()
+				c.kill(away) // it counts again
+				c.wantEverywhere("again", c.put(sick, "again"))
+			})
 		})
 	}
 }
