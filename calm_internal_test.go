@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -122,4 +123,13 @@ func (c *calm) wait(what string, event <-chan struct{}) {
 	case <-c.ctx.Done():
 		c.t.Fatalf("%v, before %s", context.Cause(c.ctx), what)
 	}
+}
+
+// bubble runs a test whose time stands still while anybody in it works: however busy
+// the machine is, no node loses patience with another one.
+func bubble(t *testing.T, test func(*testing.T)) {
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(2 * time.Second) }) // goleveldb's pool of buffers outlives Close by one
+		test(t)
+	})
 }

@@ -80,37 +80,35 @@ func (c *cluster) others(i int) []string {
 // Nobody may see two different ones.
 func TestBatchIsAtomicOnEveryNode(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
-		const batches = 30
-		c := newCluster(t, 3, inMemory)
-		client := dial(t, c, c.addrs...)
-		var writers, readers sync.WaitGroup
-		var done atomic.Bool
-		for _, db := range handles(c)[:2] {
-			writers.Go(func() {
-				for i := range batches {
-					if err := writeTen(db, fmt.Sprint(i)); err != nil {
+	const batches = 30
+	c := newCluster(t, 3, inMemory)
+	client := dial(t, c, c.addrs...)
+	var writers, readers sync.WaitGroup
+	var done atomic.Bool
+	for _, db := range handles(c)[:2] {
+		writers.Go(func() {
+			for i := range batches {
+				if err := writeTen(db, fmt.Sprint(i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, db := range append(handles(c), client) {
+		for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Stale} {
+			db := db.WithConsistency(consistency)
+			readers.Go(func() {
+				for !done.Load() && !t.Failed() {
+					if err := errors.Join(readTenBySnapshot(db), readTenByIterator(db)); err != nil {
 						t.Error(err)
 					}
 				}
 			})
 		}
-		for _, db := range append(handles(c), client) {
-			for _, consistency := range []skiff.Consistency{skiff.Linearizable, skiff.Stale} {
-				db := db.WithConsistency(consistency)
-				readers.Go(func() {
-					for !done.Load() && !t.Failed() {
-						if err := errors.Join(readTenBySnapshot(db), readTenByIterator(db)); err != nil {
-							t.Error(err)
-						}
-					}
-				})
-			}
-		}
-		writers.Wait()
-		done.Store(true)
-		readers.Wait()
-	})
+	}
+	writers.Wait()
+	done.Store(true)
+	readers.Wait()
 }
 
 func writeTen(db *skiff.DB, value string) error {

@@ -80,6 +80,7 @@ func (c *cluster) waitValue(node int, key []byte, value string) {
 		case err != nil && err != leveldb.ErrNotFound:
 			c.t.Fatal(err)
 		}
+		time.Sleep(time.Millisecond)
 	}
 	c.t.Fatal(context.Cause(ctx))
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 
@@ -134,6 +135,7 @@ func TestResolveCancels(t *testing.T) {
 			if err := testContext(t).Err(); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(time.Millisecond)
 		}
 		cancel()
 		token := wantToken(t, <-done)

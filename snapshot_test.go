@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -327,7 +326,7 @@ func TestInstallOverConflictingLog(t *testing.T) {
 				}
 				ctx := testContext(t)
 				for c.node(old).Leader() == c.addrs[old] && c.node(old).Stats().LastIndex < agreed+10 && ctx.Err() == nil {
-					runtime.Gosched()
+					time.Sleep(time.Millisecond)
 				}
 				c.leaderAmong(others...)
 				value := c.put(others[0], "k")

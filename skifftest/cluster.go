@@ -225,6 +225,7 @@ func (c *Cluster) WaitLeader() int {
 				return i
 			}
 		}
+		time.Sleep(time.Millisecond)
 	}
 	c.t.Fatal("no leader")
 	return -1

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/skiffdb/skiff"
@@ -49,6 +50,18 @@ func TestAllFaults(t *testing.T) {
 	seed := faults.Seed()
 	faults.Run(t, newCluster(t, seed), faults.RunOptions{
 		Seed: seed, Duration: faults.Duration(3 * time.Second), MaxHeap: 512 << 20, Faults: chosen(),
+	})
+}
+
+// In a bubble of testing/synctest, time stands still while anybody works: nobody is late
+// because the machine is busy, and an hour of faults takes minutes.
+func TestAllFaultsInABubble(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		seed := faults.Seed()
+		faults.Run(t, newCluster(t, seed), faults.RunOptions{
+			Seed: seed, Duration: faults.Duration(10 * time.Second), Faults: chosen(), Rest: 10 * time.Millisecond,
+		})
 	})
 }
 

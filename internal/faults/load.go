@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,11 +19,12 @@ import (
 
 // LoadOptions say what clients do.
 type LoadOptions struct {
-	Seed      uint64     // of what they do at random
-	Workloads []Workload // all of them, if nil
-	Clients   int        // of each workload; every third is no member; 3 if 0
-	Prefix    string     // of all keys
-	Tally     *Tally     // counts operations; may be nil
+	Seed      uint64        // of what they do at random
+	Workloads []Workload    // all of them, if nil
+	Clients   int           // of each workload; every third is no member; 3 if 0
+	Prefix    string        // of all keys
+	Tally     *Tally        // counts operations; may be nil
+	Rest      time.Duration // of a client between steps
 }
 
 // Load is clients at work on a cluster, and what they saw. It is safe for concurrent use.
@@ -30,7 +32,7 @@ type Load struct {
 	t     testing.TB
 	nodes Nodes
 	keys  string // the prefix of all keys
-	begun time.Time
+	clock atomic.Int64
 	tally *Tally
 	parts []part
 
@@ -63,7 +65,7 @@ const (
 // must work.
 func Begin(t testing.TB, nodes Nodes, o LoadOptions) *Load {
 	t.Helper()
-	l := &Load{t: t, nodes: nodes, keys: o.Prefix, begun: time.Now(), tally: o.Tally, grown: make(chan struct{})}
+	l := &Load{t: t, nodes: nodes, keys: o.Prefix, tally: o.Tally, grown: make(chan struct{})}
 	if l.tally == nil {
 		l.tally = &Tally{}
 	}
@@ -97,6 +99,9 @@ func (l *Load) run(o LoadOptions) {
 			l.clients.Go(func() {
 				for l.working.Err() == nil && l.mayGoOn(p.scope) {
 					step()
+					if o.Rest > 0 {
+						time.Sleep(o.Rest)
+					}
 				}
 			})
 		}

@@ -19,8 +19,9 @@ type RunOptions struct {
 	Round     time.Duration // after how much time histories are checked and dropped; 10 s if 0
 	Unit      time.Duration // in which the nemesis counts; 150 ms if 0
 	Faults    []nemesis.Fault
-	Workloads []Workload // all, if nil
-	Clients   int        // of each workload, see LoadOptions
+	Workloads []Workload    // all, if nil
+	Clients   int           // of each workload, see LoadOptions
+	Rest      time.Duration // of clients, see LoadOptions
 
 	// MaxHeap is how much the heap may be after a round, in bytes; 0: anything.
 	MaxHeap uint64
@@ -86,7 +87,7 @@ func (r *run) round() {
 	r.log("round %d", r.rounds)
 	load := Begin(r.t, r.cluster, LoadOptions{
 		Seed: r.options.Seed + uint64(r.rounds), Workloads: r.options.Workloads, Clients: r.options.Clients,
-		Prefix: fmt.Sprintf("round %d/", r.rounds), Tally: &r.tally,
+		Prefix: fmt.Sprintf("round %d/", r.rounds), Tally: &r.tally, Rest: r.options.Rest,
 	})
 	defer load.Stop()
 	load.Await(5 * len(load.parts))
