@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -122,7 +121,7 @@ func TestAtMostOnce(t *testing.T) {
 	kinds := map[string]int{}
 	for seed := range uint64(60) {
 		m := freshMachine(t) // outside of the bubble, since goleveldb has goroutines
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			c := &chaos{t: t, r: rand.New(rand.NewPCG(seed, 1)), m: m, applied: map[string]int{}, version: map[string]uint64{}}
 			ctx, end := context.WithCancelCause(context.Background())

@@ -161,23 +161,25 @@ func noise(r *rand.Rand, max int) []byte {
 // each kind of connection.
 func TestNoiseOnThePort(t *testing.T) {
 	t.Parallel()
-	a := newAttacked(t)
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 50 {
-		c := a.dial(r.IntN(3))
-		shout(c, append([]byte("skiff\x01")[:r.IntN(7)], noise(r, 500)...))
-	}
-	for kind := range wire.Kind(4) {
-		for range 15 {
-			c := a.enter(r.IntN(3), kind+1)
-			b := noise(r, 500)
-			if r.IntN(2) == 0 && len(b) > 5 { // a frame of a believable length
-				binary.BigEndian.PutUint32(b, uint32(r.IntN(600)))
-				b[4] = byte(r.IntN(6))
-			}
-			shout(c, b)
+	bubble(t, func(t *testing.T) {
+		a := newAttacked(t)
+		r := rand.New(rand.NewPCG(1, 2))
+		for range 50 {
+			c := a.dial(r.IntN(3))
+			shout(c, append([]byte("skiff\x01")[:r.IntN(7)], noise(r, 500)...))
 		}
-	}
+		for kind := range wire.Kind(4) {
+			for range 15 {
+				c := a.enter(r.IntN(3), kind+1)
+				b := noise(r, 500)
+				if r.IntN(2) == 0 && len(b) > 5 { // a frame of a believable length
+					binary.BigEndian.PutUint32(b, uint32(r.IntN(600)))
+					b[4] = byte(r.IntN(6))
+				}
+				shout(c, b)
+			}
+		}
+	})
 }
 
 // malformed are payloads that are right for few methods, if for any.
@@ -215,22 +217,24 @@ func mustMarshal(v any) []byte {
 // answers does not matter, as long as it answers.
 func TestMalformedRequests(t *testing.T) {
 	t.Parallel()
-	a := newAttacked(t)
-	payloads := malformed(rand.New(rand.NewPCG(3, 4)))
-	for _, kind := range []wire.Kind{wire.KindClient, wire.KindRPC} {
-		for i := range a.nodes {
-			conn := a.client(i, kind)
-			for method := range byte(40) {
-				for _, payload := range payloads {
-					_, err := conn.Call(a.ctx, method, payload)
-					_, err2 := a.ask(conn, method, payload)
-					if conn.Err() != nil {
-						t.Fatalf("method %d with %.40q on node %d: %v, %v", method, payload, i, err, err2)
+	bubble(t, func(t *testing.T) {
+		a := newAttacked(t)
+		payloads := malformed(rand.New(rand.NewPCG(3, 4)))
+		for _, kind := range []wire.Kind{wire.KindClient, wire.KindRPC} {
+			for i := range a.nodes {
+				conn := a.client(i, kind)
+				for method := range byte(40) {
+					for _, payload := range payloads {
+						_, err := conn.Call(a.ctx, method, payload)
+						_, err2 := a.ask(conn, method, payload)
+						if conn.Err() != nil {
+							t.Fatalf("method %d with %.40q on node %d: %v, %v", method, payload, i, err, err2)
+						}
 					}
 				}
 			}
 		}
-	}
+	})
 }
 
 // TestNestedRequest: deep nesting would overflow the stack of whoever decodes by
@@ -238,57 +242,61 @@ func TestMalformedRequests(t *testing.T) {
 // than bytes.
 func TestNestedRequest(t *testing.T) {
 	t.Parallel()
-	a := newAttacked(t)
-	conn := a.client(0, wire.KindClient)
-	const size = 20 << 20
-	nested := bytes.Repeat([]byte{0x91}, size)
-	for name, payload := range map[string][]byte{
-		"an array in an array":   nested,
-		"in an unknown field":    append([]byte{0x81, 0xa1, 'x'}, nested...),
-		"in an element too many": append([]byte{0x9a, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0}, nested...),
-		"millions of ranges":     append(binary.BigEndian.AppendUint32([]byte{0xdd}, size), bytes.Repeat([]byte{0xc0}, size)...),
-	} {
-		for _, method := range []byte{methodScan, methodSizeOf, methodCompact} {
-			_, err := a.ask(conn, method, payload)
-			if err == nil || !strings.Contains(err.Error(), errMalformed.Error()) {
-				t.Errorf("%s, method %d: %v", name, method, err)
+	bubble(t, func(t *testing.T) {
+		a := newAttacked(t)
+		conn := a.client(0, wire.KindClient)
+		const size = 20 << 20
+		nested := bytes.Repeat([]byte{0x91}, size)
+		for name, payload := range map[string][]byte{
+			"an array in an array":   nested,
+			"in an unknown field":    append([]byte{0x81, 0xa1, 'x'}, nested...),
+			"in an element too many": append([]byte{0x9a, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0, 0xc0}, nested...),
+			"millions of ranges":     append(binary.BigEndian.AppendUint32([]byte{0xdd}, size), bytes.Repeat([]byte{0xc0}, size)...),
+		} {
+			for _, method := range []byte{methodScan, methodSizeOf, methodCompact} {
+				_, err := a.ask(conn, method, payload)
+				if err == nil || !strings.Contains(err.Error(), errMalformed.Error()) {
+					t.Errorf("%s, method %d: %v", name, method, err)
+				}
 			}
 		}
-	}
+	})
 }
 
 // TestMalformedCommands: what does not decode must not get into the log, where
 // every node would stop at it; what decodes must not stop them either.
 func TestMalformedCommands(t *testing.T) {
 	t.Parallel()
-	a := newAttacked(t)
-	r := rand.New(rand.NewPCG(5, 6))
-	conn := a.client(0, wire.KindClient)
-	submit := func(cmd []byte) {
-		if _, err := a.ask(conn, methodSubmit, cmd); conn.Err() != nil {
-			t.Fatalf("command %.40q: %v", cmd, err)
-		}
-	}
-	session := a.openSession(conn)
-	for _, cmd := range hostileCommands(session) {
-		submit(cmd)
-		// And what is nearly that. A changed number may be the session of another,
-		// which then has to find a new one.
-		for range 20 {
-			nearly := slices.Clone(cmd)
-			for range 1 + r.IntN(3) {
-				nearly[r.IntN(len(nearly))] = byte(r.Uint32())
+	bubble(t, func(t *testing.T) {
+		a := newAttacked(t)
+		r := rand.New(rand.NewPCG(5, 6))
+		conn := a.client(0, wire.KindClient)
+		submit := func(cmd []byte) {
+			if _, err := a.ask(conn, methodSubmit, cmd); conn.Err() != nil {
+				t.Fatalf("command %.40q: %v", cmd, err)
 			}
-			submit(nearly[:1+r.IntN(len(nearly))])
-			submit(nearly)
 		}
-	}
-	for range 100 {
-		submit(append([]byte{command.Version}, noise(r, 60)...))
-	}
-	if err := a.nodes[0].DB().Put([]byte("mine"), []byte("v"), nil); err != nil { // it may have been deleted
-		t.Fatal(err)
-	}
+		session := a.openSession(conn)
+		for _, cmd := range hostileCommands(session) {
+			submit(cmd)
+			// And what is nearly that. A changed number may be the session of another,
+			// which then has to find a new one.
+			for range 20 {
+				nearly := slices.Clone(cmd)
+				for range 1 + r.IntN(3) {
+					nearly[r.IntN(len(nearly))] = byte(r.Uint32())
+				}
+				submit(nearly[:1+r.IntN(len(nearly))])
+				submit(nearly)
+			}
+		}
+		for range 100 {
+			submit(append([]byte{command.Version}, noise(r, 60)...))
+		}
+		if err := a.nodes[0].DB().Put([]byte("mine"), []byte("v"), nil); err != nil { // it may have been deleted
+			t.Fatal(err)
+		}
+	})
 }
 
 func (a *attacked) openSession(conn *wire.Conn) uint64 {
@@ -346,62 +354,66 @@ func hostileCommands(session uint64) [][]byte {
 // machine, on some nodes.
 func TestBackwardRangeInATransaction(t *testing.T) {
 	t.Parallel()
-	a := newAttacked(t)
-	var b leveldb.Batch
-	for i := range 100 {
-		b.Put(fmt.Appendf(nil, "b%02d", i), make([]byte, 200))
-	}
-	if err := a.nodes[0].DB().Write(&b, nil); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range a.nodes {
-		if _, err := n.DB().Has(nil, nil); err != nil { // it has arrived
+	bubble(t, func(t *testing.T) {
+		a := newAttacked(t)
+		var b leveldb.Batch
+		for i := range 100 {
+			b.Put(fmt.Appendf(nil, "b%02d", i), make([]byte, 200))
+		}
+		if err := a.nodes[0].DB().Write(&b, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.DB().CompactRange(util.Range{}); err != nil {
+		for _, n := range a.nodes {
+			if _, err := n.DB().Has(nil, nil); err != nil { // it has arrived
+				t.Fatal(err)
+			}
+			if err := n.DB().CompactRange(util.Range{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tr, err := a.nodes[1].DB().OpenTransaction()
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	tr, err := a.nodes[1].DB().OpenTransaction()
-	if err != nil {
-		t.Fatal(err)
-	}
-	it := tr.NewIterator(&util.Range{Start: []byte("z"), Limit: []byte("a")}, nil)
-	if it.Next() || it.Error() != nil {
-		t.Errorf("stands on %q, %v", it.Key(), it.Error())
-	}
-	it.Release()
-	if err := tr.Put([]byte("k"), nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := tr.Commit(); err != nil {
-		t.Fatal(err)
-	}
+		it := tr.NewIterator(&util.Range{Start: []byte("z"), Limit: []byte("a")}, nil)
+		if it.Next() || it.Error() != nil {
+			t.Errorf("stands on %q, %v", it.Key(), it.Error())
+		}
+		it.Release()
+		if err := tr.Put([]byte("k"), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // TestCrowdOfStrangers: many that open views, never close them and hang up.
 func TestCrowdOfStrangers(t *testing.T) {
 	t.Parallel()
-	a := newAttacked(t)
-	var wg sync.WaitGroup
-	for i := range 20 {
-		conn := a.client(i%3, wire.KindClient)
-		wg.Go(func() {
-			for id := range uint64(30) {
-				if _, err := a.ask(conn, methodOpenView, append(binary.BigEndian.AppendUint64(nil, id), byte(Stale))); err != nil {
-					t.Error(err)
+	bubble(t, func(t *testing.T) {
+		a := newAttacked(t)
+		var wg sync.WaitGroup
+		for i := range 20 {
+			conn := a.client(i%3, wire.KindClient)
+			wg.Go(func() {
+				for id := range uint64(30) {
+					if _, err := a.ask(conn, methodOpenView, append(binary.BigEndian.AppendUint64(nil, id), byte(Stale))); err != nil {
+						t.Error(err)
+					}
+				}
+				_ = conn.Close() // always nil
+			})
+		}
+		wg.Wait()
+		for i, n := range a.nodes {
+			for open := "1"; open != "0"; { // the node notices in a moment
+				var err error
+				if open, err = n.DB().GetProperty("leveldb.alivesnaps"); err != nil || a.ctx.Err() != nil {
+					t.Fatalf("node %d has %s views open: %v", i, open, err)
 				}
 			}
-			_ = conn.Close() // always nil
-		})
-	}
-	wg.Wait()
-	for i, n := range a.nodes {
-		for open := "1"; open != "0"; { // the node notices in a moment
-			var err error
-			if open, err = n.DB().GetProperty("leveldb.alivesnaps"); err != nil || a.ctx.Err() != nil {
-				t.Fatalf("node %d has %s views open: %v", i, open, err)
-			}
 		}
-	}
+	})
 }

@@ -29,32 +29,34 @@ func TestNothingIsCommittedBeyondWhatWasCompared(t *testing.T) {
 		{"entries beyond what is committed", 8, 0, 5, history(agreed, 6, 8), 7, 7},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			const last = 14
-			net := memnet.New()
-			f := newFollower(t, net, "")
-			s := newScripted(t, net, max(test.install, 1))
-			if !s.append(t, 5, storage.Position{}, 5, append(history(agreed, 1, test.matching), history(stale, test.matching+1, last)...)...) {
-				t.Fatal("the first entries are refused")
-			}
-			if test.install > 0 {
-				s.install(t)
-			}
-			if !s.append(t, 6, storage.Position{Index: test.prev, Term: agreed(test.prev).Term}, test.commit, test.entries...) {
-				t.Fatal("the request is refused")
-			}
-			if got := f.raft.CommitIndex(); got != max(test.want, test.install) {
-				t.Errorf("committed are %d entries, want %d", got, test.want)
-			}
+			bubble(t, func(t *testing.T) {
+				const last = 14
+				net := memnet.New()
+				f := newFollower(t, net, "")
+				s := newScripted(t, net, max(test.install, 1))
+				if !s.append(t, 5, storage.Position{}, 5, append(history(agreed, 1, test.matching), history(stale, test.matching+1, last)...)...) {
+					t.Fatal("the first entries are refused")
+				}
+				if test.install > 0 {
+					s.install(t)
+				}
+				if !s.append(t, 6, storage.Position{Index: test.prev, Term: agreed(test.prev).Term}, test.commit, test.entries...) {
+					t.Fatal("the request is refused")
+				}
+				if got := f.raft.CommitIndex(); got != max(test.want, test.install) {
+					t.Errorf("committed are %d entries, want %d", got, test.want)
+				}
 
-			if !s.appendAgreed(t, test.want+1, last) {
-				t.Fatal("the right entries are refused")
-			}
-			noError(t, f.m.applied.wait(t.Context(), last))
-			right := freshMachine(t)
-			right.results(t, history(agreed, 1, last)...)
-			if got, want := contents(t, f.m.store.Load()), contents(t, right.store.Load()); !slices.Equal(got, want) {
-				t.Errorf("the state is %q, want %q", got, want)
-			}
+				if !s.appendAgreed(t, test.want+1, last) {
+					t.Fatal("the right entries are refused")
+				}
+				noError(t, f.m.applied.wait(t.Context(), last))
+				right := freshMachine(t)
+				right.results(t, history(agreed, 1, last)...)
+				if got, want := contents(t, f.m.store.Load()), contents(t, right.store.Load()); !slices.Equal(got, want) {
+					t.Errorf("the state is %q, want %q", got, want)
+				}
+			})
 		})
 	}
 }

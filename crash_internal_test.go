@@ -373,36 +373,38 @@ func (i *diskImage) withStatesOf(other *diskImage) *diskImage {
 // what is wrong, and changes nothing.
 func TestAStateThatHasFallenBehind(t *testing.T) {
 	t.Parallel()
-	l := leaderLife(t, onDisk, manyJournals())
-	r := crashRand(t)
-	repaired, refused := 0, 0
-	for range 60 {
-		now := 1 + r.IntN(len(l.disk.changes))
-		old := l.imageAt(now-r.IntN(min(now, 300))).crash(r, simdisk.Losses[0])
-		left := l.imageAt(now).crash(r, simdisk.Losses[0]).withStatesOf(old)
-		marker, applied := l.stateOn(t, old)
-		first := left.firstIndex()
-		if first <= marker+1 {
-			repaired++
-			(&crashed{l, now, simdisk.Losses[0], left, r}).restart(t, &coverage{}, leadOn)
-			continue
+	bubble(t, func(t *testing.T) {
+		l := leaderLife(t, onDisk, manyJournals())
+		r := crashRand(t)
+		repaired, refused := 0, 0
+		for range 60 {
+			now := 1 + r.IntN(len(l.disk.changes))
+			old := l.imageAt(now-r.IntN(min(now, 300))).crash(r, simdisk.Losses[0])
+			left := l.imageAt(now).crash(r, simdisk.Losses[0]).withStatesOf(old)
+			marker, applied := l.stateOn(t, old)
+			first := left.firstIndex()
+			if first <= marker+1 {
+				repaired++
+				(&crashed{l, now, simdisk.Losses[0], left, r}).restart(t, &coverage{}, leadOn)
+				continue
+			}
+			refused++
+			disk := newCrashDisk(left)
+			_, err := openCrashNode(disk, disk, l.options)
+			what := fmt.Sprintf("the snapshot is at log index %d, and the log begins after that, at %d", marker, first)
+			if applied > marker && applied < first {
+				what = fmt.Sprintf("the state is at log index %d of term %d, and the log does not have that entry", applied, l.agreed(applied).Term)
+			}
+			wantCorrupt(t, err, what)
+			if !slices.Equal(disk.image.log, left.log) {
+				t.Errorf("then the log begins at %d, before at %d", disk.image.firstIndex(), first)
+			}
 		}
-		refused++
-		disk := newCrashDisk(left)
-		_, err := openCrashNode(disk, disk, l.options)
-		what := fmt.Sprintf("the snapshot is at log index %d, and the log begins after that, at %d", marker, first)
-		if applied > marker && applied < first {
-			what = fmt.Sprintf("the state is at log index %d of term %d, and the log does not have that entry", applied, l.agreed(applied).Term)
+		t.Logf("repaired %d, refused %d", repaired, refused)
+		if repaired == 0 || refused == 0 {
+			t.Error("not both were tried")
 		}
-		wantCorrupt(t, err, what)
-		if !slices.Equal(disk.image.log, left.log) {
-			t.Errorf("then the log begins at %d, before at %d", disk.image.firstIndex(), first)
-		}
-	}
-	t.Logf("repaired %d, refused %d", repaired, refused)
-	if repaired == 0 || refused == 0 {
-		t.Error("not both were tried")
-	}
+	})
 }
 
 // stateOn is where the current state on an image is, and its marker.
@@ -476,9 +478,11 @@ func TestAFollowerWhoseStateHasFallenBehindStartsOver(t *testing.T) {
 // other.
 func TestANodeInMemoryLivesTheSame(t *testing.T) {
 	t.Parallel()
-	inMemory := func(*crashDisk) storage.Root { return storage.NewMemoryRoot() }
-	leaderLife(t, inMemory, manyJournals())
-	followerLife(t, inMemory, manyJournals())
+	bubble(t, func(t *testing.T) {
+		inMemory := func(*crashDisk) storage.Root { return storage.NewMemoryRoot() }
+		leaderLife(t, inMemory, manyJournals())
+		followerLife(t, inMemory, manyJournals())
+	})
 }
 
 // The disks in memory do as a directory does.

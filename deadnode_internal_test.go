@@ -41,7 +41,7 @@ const deadNode = "/ip4/10.0.0.1/tcp/9490"
 // its failure, and so do those who come soon after. One after the other, the last of
 // them would wait for hundreds of timeouts.
 func TestDialsToADeadNodeDoNotQueue(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		transport, p := newDeadEnd()
 		defer p.close()
 		for round := range 4 {
@@ -66,7 +66,7 @@ func TestDialsToADeadNodeDoNotQueue(t *testing.T) {
 
 // A caller who gives up fails alone: that says nothing of the node.
 func TestACallerWhoGivesUpDiallingFailsAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		transport, p := newDeadEnd()
 		defer p.close()
 		hasty, cancel := context.WithCancelCause(t.Context())

@@ -3,14 +3,13 @@ package skiff
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
 // A client that was given the founders' addresses stays with the cluster when all of
 // them have left, one after the other, and even if it asked for nothing meanwhile.
 func TestClientFollowsTheMembers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		db, err := Dial(c.ctx, c.addrs, DialOptions{Transport: c.net.Host("client")})
 		noError(t, err)

@@ -29,48 +29,50 @@ func othersThan(addr string) []string {
 // have lost its disk, and would found the cluster anew with this node's agreement.
 func TestAPowerLossDoesNotHideTheCluster(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	net, dir := memnet.New(), t.TempDir()
-	options := func(i int) Options {
-		return Options{
-			Dir: filepath.Join(dir, fmt.Sprint(i)), Peers: othersThan(threeAddrs[i]),
-			Transport: net.Host(threeAddrs[i]), HeartbeatTimeout: 50 * time.Millisecond,
+	bubble(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		net, dir := memnet.New(), t.TempDir()
+		options := func(i int) Options {
+			return Options{
+				Dir: filepath.Join(dir, fmt.Sprint(i)), Peers: othersThan(threeAddrs[i]),
+				Transport: net.Host(threeAddrs[i]), HeartbeatTimeout: 50 * time.Millisecond,
+			}
 		}
-	}
-	var nodes []*Node
-	for i := range 2 {
-		nodes = append(nodes, startedNode(t, ctx, threeAddrs[i], options(i)))
-	}
-	noError(t, nodes[0].WaitReady(ctx))
-	noError(t, nodes[0].DB().Put([]byte("k"), []byte("v"), nil))
-	noError(t, nodes[0].ReadConsensus(ctx))
-	id := nodes[0].knownClusterID()
-	atOnce, crash := context.WithCancel(ctx)
-	crash()
-	for _, n := range nodes {
-		noError(t, n.Stop(atOnce))
-	}
-	journals, err := filepath.Glob(filepath.Join(options(0).Dir, "state", "state-*", "*.log"))
-	noError(t, err)
-	for _, journal := range journals {
-		noError(t, os.Truncate(journal, 0))
-	}
+		var nodes []*Node
+		for i := range 2 {
+			nodes = append(nodes, startedNode(t, ctx, threeAddrs[i], options(i)))
+		}
+		noError(t, nodes[0].WaitReady(ctx))
+		noError(t, nodes[0].DB().Put([]byte("k"), []byte("v"), nil))
+		noError(t, nodes[0].ReadConsensus(ctx))
+		id := nodes[0].knownClusterID()
+		atOnce, crash := context.WithCancel(ctx)
+		crash()
+		for _, n := range nodes {
+			noError(t, n.Stop(atOnce))
+		}
+		journals, err := filepath.Glob(filepath.Join(options(0).Dir, "state", "state-*", "*.log"))
+		noError(t, err)
+		for _, journal := range journals {
+			noError(t, os.Truncate(journal, 0))
+		}
 
-	o := options(0)
-	o.HeartbeatTimeout = time.Hour // nobody leads, and nothing is applied
-	n := startedNode(t, ctx, threeAddrs[0], o)
-	if lost, err := n.fsm.store.Load().ClusterID(); lost != nil || err != nil {
-		t.Fatalf("the state has cluster id %x, %v, so nothing is tested", lost, err)
-	}
-	said := n.hello()
-	if !said.Established || n.knownClusterID() != id {
-		t.Errorf("it says %+v, and knows of cluster %s; it was in %s", said, n.knownClusterID(), id)
-	}
-	wiped := hello{Address: threeAddrs[2], Initial: threeAddrs}
-	if d, err := decide(wiped, []hello{said}); d != joinCluster || err != nil {
-		t.Errorf("a node without a log that hears it decides %v, %v; want to join", d, err)
-	}
+		o := options(0)
+		o.HeartbeatTimeout = time.Hour // nobody leads, and nothing is applied
+		n := startedNode(t, ctx, threeAddrs[0], o)
+		if lost, err := n.fsm.store.Load().ClusterID(); lost != nil || err != nil {
+			t.Fatalf("the state has cluster id %x, %v, so nothing is tested", lost, err)
+		}
+		said := n.hello()
+		if !said.Established || n.knownClusterID() != id {
+			t.Errorf("it says %+v, and knows of cluster %s; it was in %s", said, n.knownClusterID(), id)
+		}
+		wiped := hello{Address: threeAddrs[2], Initial: threeAddrs}
+		if d, err := decide(wiped, []hello{said}); d != joinCluster || err != nil {
+			t.Errorf("a node without a log that hears it decides %v, %v; want to join", d, err)
+		}
+	})
 }
 
 // A node that knows of an established cluster does not found it anew, whoever says
@@ -111,42 +113,44 @@ func TestDecideOfANodeThatKnowsOfACluster(t *testing.T) {
 // cluster it remembers, although later those answer only that know of none.
 func TestANodeRemembersThatTheClusterIsEstablished(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	net := memnet.New()
-	self, peer := threeAddrs[0], threeAddrs[1]
-	var asked atomic.Int64
-	again := make(chan struct{})
-	answering := newEndpoint(t, net, peer, newInstalled(t, "").store)
-	defer answering.close(t)
-	answering.network.rpc = func() wire.Handler {
-		return func(_ context.Context, method byte, _ []byte) ([]byte, error) {
-			if method != methodHello {
-				return nil, errors.New("not this time")
+	bubble(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		net := memnet.New()
+		self, peer := threeAddrs[0], threeAddrs[1]
+		var asked atomic.Int64
+		again := make(chan struct{})
+		answering := newEndpoint(t, net, peer, newInstalled(t, "").store)
+		defer answering.close(t)
+		answering.network.rpc = func() wire.Handler {
+			return func(_ context.Context, method byte, _ []byte) ([]byte, error) {
+				if method != methodHello {
+					return nil, errors.New("not this time")
+				}
+				h := hello{Address: peer, Initial: threeAddrs}
+				switch asked.Add(1) {
+				case 1:
+					h.Members, h.Established = threeAddrs, true
+				case 4: // it has made up its mind after two answers that it could have founded a cluster on
+					close(again)
+				}
+				return msgpack.Marshal(&h)
 			}
-			h := hello{Address: peer, Initial: threeAddrs}
-			switch asked.Add(1) {
-			case 1:
-				h.Members, h.Established = threeAddrs, true
-			case 4: // it has made up its mind after two answers that it could have founded a cluster on
-				close(again)
-			}
-			return msgpack.Marshal(&h)
 		}
-	}
 
-	n := startedNode(t, ctx, self, Options{
-		InMemory: true, Peers: othersThan(self), Transport: net.Host(self), HeartbeatTimeout: time.Hour, RetryWait: time.Millisecond,
+		n := startedNode(t, ctx, self, Options{
+			InMemory: true, Peers: othersThan(self), Transport: net.Host(self), HeartbeatTimeout: time.Hour, RetryWait: time.Millisecond,
+		})
+		select {
+		case <-again:
+		case <-ctx.Done():
+			t.Errorf("it has asked %d times only", asked.Load())
+		}
+		if members := n.members(); len(members) > 0 {
+			t.Errorf("it has founded a cluster of %v", members)
+		}
+		if !n.hello().Established {
+			t.Error("it does not tell others")
+		}
 	})
-	select {
-	case <-again:
-	case <-ctx.Done():
-		t.Errorf("it has asked %d times only", asked.Load())
-	}
-	if members := n.members(); len(members) > 0 {
-		t.Errorf("it has founded a cluster of %v", members)
-	}
-	if !n.hello().Established {
-		t.Error("it does not tell others")
-	}
 }

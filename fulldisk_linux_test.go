@@ -113,47 +113,49 @@ func TestNodeOnAFullDisk(t *testing.T) {
 	const addr = "/ip4/10.0.0.1/tcp/9490"
 	for _, full := range []string{"raft", "state"} {
 		t.Run(full, func(t *testing.T) {
-			d := newSmallDisk(t, 8)
-			dir := filepath.Join(t.TempDir(), "node")
-			o := Options{Dir: dir, LogStore: LogStoreBolt, Transport: memnet.New().Host(addr), HeartbeatTimeout: 50 * time.Millisecond}
-			n := startedNode(t, t.Context(), addr, o)
-			noError(t, n.WaitReady(t.Context()))
-			noError(t, n.DB().Put([]byte("k"), []byte("v"), nil))
-			noError(t, n.Stop(t.Context()))
-			moved := filepath.Join(d.path, full)
-			noError(t, os.CopyFS(moved, os.DirFS(filepath.Join(dir, full))))
-			noError(t, errors.Join(os.RemoveAll(filepath.Join(dir, full)), os.Symlink(moved, filepath.Join(dir, full))))
+			bubble(t, func(t *testing.T) {
+				d := newSmallDisk(t, 8)
+				dir := filepath.Join(t.TempDir(), "node")
+				o := Options{Dir: dir, LogStore: LogStoreBolt, Transport: memnet.New().Host(addr), HeartbeatTimeout: 50 * time.Millisecond}
+				n := startedNode(t, t.Context(), addr, o)
+				noError(t, n.WaitReady(t.Context()))
+				noError(t, n.DB().Put([]byte("k"), []byte("v"), nil))
+				noError(t, n.Stop(t.Context()))
+				moved := filepath.Join(d.path, full)
+				noError(t, os.CopyFS(moved, os.DirFS(filepath.Join(dir, full))))
+				noError(t, errors.Join(os.RemoveAll(filepath.Join(dir, full)), os.Symlink(moved, filepath.Join(dir, full))))
 
-			n, err := New(addr, o)
-			noError(t, err)
-			noError(t, n.Start(t.Context()))
-			noError(t, n.WaitReady(t.Context()))
-			d.fill(0)
-			for err == nil {
-				err = n.DB().Put([]byte("more"), make([]byte, 256<<10), nil)
-			}
-			<-n.Done()
-			if !errors.Is(n.Err(), ErrFailed) {
-				t.Errorf("it stopped with %v", n.Err())
-			}
-			wantFull(t, "the node", n.Err())
-			_ = n.Stop(t.Context()) // it may not be able to close its files in order
-
-			if n, err = New(addr, o); err == nil {
-				if err = n.Start(t.Context()); err == nil {
-					_ = n.Stop(t.Context())
-				} else {
-					wantFull(t, "a start", err)
+				n, err := New(addr, o)
+				noError(t, err)
+				noError(t, n.Start(t.Context()))
+				noError(t, n.WaitReady(t.Context()))
+				d.fill(0)
+				for err == nil {
+					err = n.DB().Put([]byte("more"), make([]byte, 256<<10), nil)
 				}
-			}
-			d.free()
-			n = startedNode(t, t.Context(), addr, o)
-			noError(t, n.WaitReady(t.Context()))
-			if v, err := n.DB().Get([]byte("k"), nil); err != nil || string(v) != "v" {
-				t.Errorf("then it has %q, %v", v, err)
-			}
-			noError(t, n.DB().Put([]byte("k"), []byte("w"), nil))
-			noError(t, n.Stop(t.Context()))
+				<-n.Done()
+				if !errors.Is(n.Err(), ErrFailed) {
+					t.Errorf("it stopped with %v", n.Err())
+				}
+				wantFull(t, "the node", n.Err())
+				_ = n.Stop(t.Context()) // it may not be able to close its files in order
+
+				if n, err = New(addr, o); err == nil {
+					if err = n.Start(t.Context()); err == nil {
+						_ = n.Stop(t.Context())
+					} else {
+						wantFull(t, "a start", err)
+					}
+				}
+				d.free()
+				n = startedNode(t, t.Context(), addr, o)
+				noError(t, n.WaitReady(t.Context()))
+				if v, err := n.DB().Get([]byte("k"), nil); err != nil || string(v) != "v" {
+					t.Errorf("then it has %q, %v", v, err)
+				}
+				noError(t, n.DB().Put([]byte("k"), []byte("w"), nil))
+				noError(t, n.Stop(t.Context()))
+			})
 		})
 	}
 }

@@ -61,64 +61,66 @@ func (c *overheard) Read(b []byte) (int, error) {
 // holds up neither raft nor the end of the node.
 func TestALeaderThatStallsBeforeTheToken(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	network := memnet.New()
-	e := &eavesdropper{Transport: network.Host(realNode), waiting: make(chan struct{})}
-	n := startedNode(t, ctx, realNode, Options{Dir: filepath.Join(t.TempDir(), "node"), Transport: e, HeartbeatTimeout: 50 * time.Millisecond})
-	noError(t, n.WaitReady(ctx))
+	bubble(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		network := memnet.New()
+		e := &eavesdropper{Transport: network.Host(realNode), waiting: make(chan struct{})}
+		n := startedNode(t, ctx, realNode, Options{Dir: filepath.Join(t.TempDir(), "node"), Transport: e, HeartbeatTimeout: 50 * time.Millisecond})
+		noError(t, n.WaitReady(ctx))
 
-	leader := newEndpoint(t, network, scriptedNode, newInstalled(t, "").store)
-	leader.network.clusterID = n.knownClusterID
-	token, later := io.Pipe()
-	sent := make(chan error, 1)
-	go func() {
-		var resp raft.InstallSnapshotResponse
-		sent <- leader.transport.NetworkTransport.InstallSnapshot(realNode, realNode, &raft.InstallSnapshotRequest{
-			RPCHeader: header(), SnapshotVersion: raft.SnapshotVersionMax, Term: 99, LastLogIndex: 50, LastLogTerm: 99, Size: 32,
-			Configuration: agreed(1).Data, ConfigurationIndex: 1,
-		}, &resp, token)
-	}()
-	defer func() {
-		leader.network.disconnect()
-		noError(t, later.Close())
-		if err := <-sent; err == nil {
-			t.Error("the install has succeeded")
+		leader := newEndpoint(t, network, scriptedNode, newInstalled(t, "").store)
+		leader.network.clusterID = n.knownClusterID
+		token, later := io.Pipe()
+		sent := make(chan error, 1)
+		go func() {
+			var resp raft.InstallSnapshotResponse
+			sent <- leader.transport.NetworkTransport.InstallSnapshot(realNode, realNode, &raft.InstallSnapshotRequest{
+				RPCHeader: header(), SnapshotVersion: raft.SnapshotVersionMax, Term: 99, LastLogIndex: 50, LastLogTerm: 99, Size: 32,
+				Configuration: agreed(1).Data, ConfigurationIndex: 1,
+			}, &resp, token)
+		}()
+		defer func() {
+			leader.network.disconnect()
+			noError(t, later.Close())
+			if err := <-sent; err == nil {
+				t.Error("the install has succeeded")
+			}
+			leader.close(t)
+		}()
+		select {
+		case <-e.waiting:
+		case <-ctx.Done():
+			t.Fatal("the request has not arrived")
 		}
-		leader.close(t)
-	}()
-	select {
-	case <-e.waiting:
-	case <-ctx.Done():
-		t.Fatal("the request has not arrived")
-	}
 
-	answered := make(chan error, 1)
-	go func() { // a request of the past, which raft answers with its own term
-		answered <- leader.transport.AppendEntries(realNode, realNode, &raft.AppendEntriesRequest{RPCHeader: header()}, &raft.AppendEntriesResponse{})
-	}()
-	select {
-	case err := <-answered:
-		noError(t, err)
-	case <-ctx.Done():
-		t.Fatal("raft waits for the leader")
-	}
-	noError(t, n.DB().WithContext(ctx).Put([]byte("k"), []byte("v"), nil))
-	stopped := make(chan error, 1)
-	go func() { stopped <- n.Stop(ctx) }()
-	select {
-	case err := <-stopped:
-		noError(t, err)
-	case <-ctx.Done():
-		t.Error("Stop waits for the leader")
-		leader.network.disconnect()
-		<-stopped
-	}
+		answered := make(chan error, 1)
+		go func() { // a request of the past, which raft answers with its own term
+			answered <- leader.transport.AppendEntries(realNode, realNode, &raft.AppendEntriesRequest{RPCHeader: header()}, &raft.AppendEntriesResponse{})
+		}()
+		select {
+		case err := <-answered:
+			noError(t, err)
+		case <-ctx.Done():
+			t.Fatal("raft waits for the leader")
+		}
+		noError(t, n.DB().WithContext(ctx).Put([]byte("k"), []byte("v"), nil))
+		stopped := make(chan error, 1)
+		go func() { stopped <- n.Stop(ctx) }()
+		select {
+		case err := <-stopped:
+			noError(t, err)
+		case <-ctx.Done():
+			t.Error("Stop waits for the leader")
+			leader.network.disconnect()
+			<-stopped
+		}
+	})
 }
 
 // A reception begins when the one before has ended, and not before.
 func TestReceptionsDoNotOverlap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := &snapshotStore{}
 		end := func() {}
 		for i := range 3 {

@@ -11,7 +11,7 @@ import (
 // does not append that in the term of the other one.
 func TestAHeartbeatOfALaterTerm(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c, _ := newHeld(t, 3)
 		old, next := c.nodes[0], c.nodes[1]
 		c.net.Cut(old.address, next.address)

@@ -2,14 +2,13 @@ package skiff
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
 // A read on a follower right after a write does not wait until the leader tells by
 // itself how far the log is committed.
 func TestAReadLearnsWhatIsCommitted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		c.endHeartbeats()
 		for range 20 {

@@ -139,7 +139,7 @@ func echoHandler(_ context.Context, _ byte, payload []byte) ([]byte, error) { re
 // about once a second, at varying times. All get the failure, which says that
 // nothing was sent.
 func TestDialsBackOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a := newPost(t, memnet.New(), postA, 0, nil)
 		for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Millisecond) {
 			if _, err := a.peers.call(t.Context(), postB, methodPing, nil); !errors.Is(err, ErrUnreachable) {
@@ -163,7 +163,7 @@ func TestDialsBackOff(t *testing.T) {
 
 // A node that comes back is dialled as soon as it has connected from its side.
 func TestAConnectionFromAPeerEndsTheWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		net := memnet.New()
 		a := newPost(t, net, postA, 0, echoHandler)
 		fail := func() {
@@ -189,7 +189,7 @@ func TestAConnectionFromAPeerEndsTheWait(t *testing.T) {
 // One connection or several, opened here or there, closed by idleness or by a crash:
 // each peer is told to be connected once, and disconnected once.
 func TestConnectedAndDisconnected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		const idle = 10 * time.Second
 		net := memnet.New()
 		a := newPost(t, net, postA, idle, echoHandler)
@@ -241,7 +241,7 @@ func TestConnectedAndDisconnected(t *testing.T) {
 // A connection is not idle while a request is under way on it, however long that
 // takes.
 func TestALongRequestIsNotIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		const idle = 10 * time.Second
 		net := memnet.New()
 		a := newPost(t, net, postA, idle, nil)
@@ -262,7 +262,7 @@ func TestALongRequestIsNotIdle(t *testing.T) {
 // Whoever calls just when the connection is closed for idleness is served all the
 // same, once.
 func TestNoRequestIsLostToIdleness(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		const idle = 10 * time.Second
 		net := memnet.New()
 		a := newPost(t, net, postA, idle, nil)
@@ -300,7 +300,7 @@ func TestNoRequestIsLostToIdleness(t *testing.T) {
 // Between the decision to close an idle connection and the closing, it takes no
 // requests: they would be sent, and lost.
 func TestARetiredConnectionTakesNoRequests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		net := memnet.New()
 		a := newPost(t, net, postA, 0, nil)
 		newPost(t, net, postB, 0, echoHandler)
@@ -320,7 +320,7 @@ func TestARetiredConnectionTakesNoRequests(t *testing.T) {
 // A request that has certainly not been sent when its connection ends goes over the
 // next one.
 func TestWhatWasNotSentIsSentAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		net := memnet.New()
 		a := newPost(t, net, postA, 0, nil)
 		newPost(t, net, postB, 0, echoHandler)
@@ -346,7 +346,7 @@ func TestWhatWasNotSentIsSentAgain(t *testing.T) {
 // have closed it long before if it was there. A client may be silent: it has
 // iterators.
 func TestSilentConnectionsAreClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		for _, kind := range []wire.Kind{wire.KindRaft, wire.KindRPC, wire.KindClient} {
 			d := dialer{
@@ -407,7 +407,7 @@ func peerOf(e Event) string {
 // The leader tells when it loses a follower, each time that it tries to get it back,
 // and when it has it back, by whatever side. So it does the next time.
 func TestALostPeerIsToldOf(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		told := c.watch(0, 2)
 		links := c.nodes[0].network.links
@@ -451,7 +451,7 @@ func TestALostPeerIsToldOf(t *testing.T) {
 
 // Pings tell how long a peer takes to answer.
 func TestLatencyIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		const delay = 7 * time.Millisecond
 		c.net.OnWrite(func(from, to string, _ int) {
@@ -481,7 +481,7 @@ func TestLatencyIsTold(t *testing.T) {
 // a follower has open to forward its writes is, too. All of it comes back by itself,
 // and nobody calls that a failure.
 func TestIdleConnectionsAreClosedAndComeBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var seen dialLog
 		c := startBubbleWith(t, func(i int, o *Options) {
 			if i == 1 {
@@ -538,7 +538,7 @@ func (t *raftTransport) requestPreVote(of *Node) error {
 // other two serve at once, as before, whoever asks for the dead one meanwhile, and
 // there is no more under way after a while than in the beginning.
 func TestADeadPeerCostsTheLiveOnesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var seen dialLog
 		c := startBubbleWith(t, func(i int, o *Options) {
 			if i != 2 {

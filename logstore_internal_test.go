@@ -418,34 +418,36 @@ func TestEntriesAreTakenAfterAnInstall(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%s/restarts %v", test.name, kind, restarts), func(t *testing.T) {
-					net := memnet.New()
-					f := newFollower(t, net, kind)
-					s := newScripted(t, net, test.at)
-					test.prepare(t, s, f)
-					s.install(t)
-					if restarts {
-						f.restart(t, s)
-					}
-					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-					defer cancel()
-					if !s.appendAgreed(t, test.at+1, test.at+5) {
-						t.Fatal("the entries after the install are refused")
-					}
-					noError(t, f.m.applied.wait(ctx, test.at+5))
-					if !s.appendAgreed(t, test.at+6, test.at+6) {
-						t.Fatal("the entry after those is refused")
-					}
-					noError(t, f.m.applied.wait(ctx, test.at+6))
-					f.check(t, test.at+6)
-					if restarts {
-						f.restart(t, s)
+					bubble(t, func(t *testing.T) {
+						net := memnet.New()
+						f := newFollower(t, net, kind)
+						s := newScripted(t, net, test.at)
+						test.prepare(t, s, f)
+						s.install(t)
+						if restarts {
+							f.restart(t, s)
+						}
+						ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+						defer cancel()
+						if !s.appendAgreed(t, test.at+1, test.at+5) {
+							t.Fatal("the entries after the install are refused")
+						}
+						noError(t, f.m.applied.wait(ctx, test.at+5))
+						if !s.appendAgreed(t, test.at+6, test.at+6) {
+							t.Fatal("the entry after those is refused")
+						}
+						noError(t, f.m.applied.wait(ctx, test.at+6))
 						f.check(t, test.at+6)
-					}
-					if !s.appendAgreed(t, test.at+7, test.at+7) {
-						t.Fatal("the last entry is refused")
-					}
-					noError(t, f.m.applied.wait(ctx, test.at+7))
-					f.check(t, test.at+7)
+						if restarts {
+							f.restart(t, s)
+							f.check(t, test.at+6)
+						}
+						if !s.appendAgreed(t, test.at+7, test.at+7) {
+							t.Fatal("the last entry is refused")
+						}
+						noError(t, f.m.applied.wait(ctx, test.at+7))
+						f.check(t, test.at+7)
+					})
 				})
 			}
 		}
@@ -529,49 +531,51 @@ func TestAVoteThatCannotBeStoredEndsTheGoroutine(t *testing.T) {
 func TestRaftStopsWhenItCannotStoreATerm(t *testing.T) {
 	for _, atStart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("at start %v", atStart), func(t *testing.T) {
-			failed := make(chan error, 1)
-			disk := &brokenStable{StableStore: raft.NewInmemStore()}
-			disk.broken.Store(atStart)
-			stores := &raftStores{
-				log:    newRaftLog(raft.NewInmemStore()),
-				stable: &stableStore{StableStore: disk, onFailure: func(err error) { failed <- err }},
-			}
-			m := freshMachine(t)
-			m.snapshots = &snapshotStore{fsm: m.fsm, log: stores.log, emit: func(Event) {}}
-			net := memnet.New()
-			e := newEndpoint(t, net, realNode, m.snapshots)
-			s := newScripted(t, net, 1)
-			r, err := newRaft(quietConfig(), m.fsm, stores.log, stores.stable, m.snapshots, e.transport)
-			if atStart {
-				if err == nil || r != nil {
-					t.Errorf("raft started: %v", err)
+			bubble(t, func(t *testing.T) {
+				failed := make(chan error, 1)
+				disk := &brokenStable{StableStore: raft.NewInmemStore()}
+				disk.broken.Store(atStart)
+				stores := &raftStores{
+					log:    newRaftLog(raft.NewInmemStore()),
+					stable: &stableStore{StableStore: disk, onFailure: func(err error) { failed <- err }},
 				}
+				m := freshMachine(t)
+				m.snapshots = &snapshotStore{fsm: m.fsm, log: stores.log, emit: func(Event) {}}
+				net := memnet.New()
+				e := newEndpoint(t, net, realNode, m.snapshots)
+				s := newScripted(t, net, 1)
+				r, err := newRaft(quietConfig(), m.fsm, stores.log, stores.stable, m.snapshots, e.transport)
+				if atStart {
+					if err == nil || r != nil {
+						t.Errorf("raft started: %v", err)
+					}
+					if err := <-failed; !errors.Is(err, errBadDisk) {
+						t.Errorf("told of %v", err)
+					}
+					e.close(t)
+					return
+				}
+				noError(t, err)
+
+				disk.broken.Store(true)
+				agreed := make(chan bool, 1)
+				go func() {
+					var resp raft.AppendEntriesResponse
+					err := s.transport.AppendEntries(realNode, realNode, &raft.AppendEntriesRequest{RPCHeader: header(), Term: 9}, &resp)
+					agreed <- err == nil && resp.Success
+				}()
 				if err := <-failed; !errors.Is(err, errBadDisk) {
 					t.Errorf("told of %v", err)
 				}
+				noError(t, r.Shutdown().Error())
 				e.close(t)
-				return
-			}
-			noError(t, err)
-
-			disk.broken.Store(true)
-			agreed := make(chan bool, 1)
-			go func() {
-				var resp raft.AppendEntriesResponse
-				err := s.transport.AppendEntries(realNode, realNode, &raft.AppendEntriesRequest{RPCHeader: header(), Term: 9}, &resp)
-				agreed <- err == nil && resp.Success
-			}()
-			if err := <-failed; !errors.Is(err, errBadDisk) {
-				t.Errorf("told of %v", err)
-			}
-			noError(t, r.Shutdown().Error())
-			e.close(t)
-			if <-agreed {
-				t.Error("it has agreed")
-			}
-			if term, err := disk.GetUint64([]byte("CurrentTerm")); err != nil || term != 0 {
-				t.Errorf("term %d is stored, %v", term, err)
-			}
+				if <-agreed {
+					t.Error("it has agreed")
+				}
+				if term, err := disk.GetUint64([]byte("CurrentTerm")); err != nil || term != 0 {
+					t.Errorf("term %d is stored, %v", term, err)
+				}
+			})
 		})
 	}
 }

@@ -15,7 +15,7 @@ import (
 // What a lease relies on: between a request that a node has taken from a leader and its
 // vote for another one there is patience at least, and after that vote it takes none.
 func TestLoyalty(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		l := &loyalty{patience: time.Second}
 		// leaves tells whether it votes for another one, and checks that it then has promised.
 		leaves := func(term uint64) bool {
@@ -115,7 +115,7 @@ func (t *raftTransport) keepsBack(r *raft.RequestVoteRequest) bool {
 // raft answers a leader's heartbeats while its main goroutine decides to stand, and has no
 // leader any more then that it would refuse others its vote for. Here it never has one.
 func TestLoyaltyDoesNotDependOnRaft(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		tr := newLoyalTransport(t)
 		check := func(when string, loyal bool) {
 			t.Helper()
@@ -151,7 +151,7 @@ func TestLoyaltyDoesNotDependOnRaft(t *testing.T) {
 
 // A node that was asked to take over, and has not, stands in a later term like any other.
 func TestTheMarkOfATransferIsForItsTerm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		tr := newLoyalTransport(t)
 		noError(t, tr.hear(&raft.AppendEntriesRequest{RPCHeader: headerFrom("leader"), Term: 2}))
 		tr.refused(raft.RPC{Command: &raft.TimeoutNowRequest{}, RespChan: make(chan raft.RPCResponse, 1)})
@@ -177,7 +177,7 @@ func (s deadStream) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) {
 // When a leader is lost, whoever is the first to lose patience is elected, though the
 // others still wait; unless one of them was sent a heartbeat a little later than it.
 func TestTheFirstToStandIsElected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		c.endHeartbeats()
 		const rounds = 20
@@ -225,7 +225,7 @@ func TestTheFirstToStandIsElected(t *testing.T) {
 // Who was cut off and comes back does not cost the others their leader, though it has
 // lost its patience: they have not.
 func TestALeaderDoesNotVoteAgainstItself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		c.endHeartbeats()
 		term := c.nodes[0].raft.CurrentTerm()
@@ -244,28 +244,30 @@ func TestALeaderDoesNotVoteAgainstItself(t *testing.T) {
 // A node that does not know yet which cluster it is in votes for its fellow founders only: a
 // node of another cluster, which was at the same addresses before, may ask it too.
 func TestAFounderVotesForFoundersOnly(t *testing.T) {
-	c := foundCalm(t, 3, nil)
-	n := c.nodes[2]
-	granted := func(candidate string) bool {
-		answers := make(chan raft.RPCResponse, 1)
-		n.transport.pass(raft.RPC{RespChan: answers, Command: &raft.RequestPreVoteRequest{
-			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(candidate), Addr: []byte(candidate)},
-			Term:      100, LastLogIndex: 100, LastLogTerm: 99,
-		}})
-		a := <-answers
-		noError(t, a.Error)
-		return a.Response.(*raft.RequestPreVoteResponse).Granted
-	}
-	const stranger = "/ip4/10.0.0.9/tcp/9490"
-	if founder := c.nodes[0].address; !granted(founder) || granted(stranger) {
-		t.Errorf("before the cluster has a name it may vote for %s: %t, and for %s: %t", founder, granted(founder), stranger, granted(stranger))
-	}
-	c.elect(0, 1)
-	noError(t, n.ReadConsensus(c.ctx))
-	n.transport.loyalty.mu.Lock()
-	n.transport.loyalty.patience = 0
-	n.transport.loyalty.mu.Unlock()
-	if !granted(stranger) {
-		t.Error("afterwards it does not vote for one who may be a member")
-	}
+	bubble(t, func(t *testing.T) {
+		c := foundCalm(t, 3, nil)
+		n := c.nodes[2]
+		granted := func(candidate string) bool {
+			answers := make(chan raft.RPCResponse, 1)
+			n.transport.pass(raft.RPC{RespChan: answers, Command: &raft.RequestPreVoteRequest{
+				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(candidate), Addr: []byte(candidate)},
+				Term:      100, LastLogIndex: 100, LastLogTerm: 99,
+			}})
+			a := <-answers
+			noError(t, a.Error)
+			return a.Response.(*raft.RequestPreVoteResponse).Granted
+		}
+		const stranger = "/ip4/10.0.0.9/tcp/9490"
+		if founder := c.nodes[0].address; !granted(founder) || granted(stranger) {
+			t.Errorf("before the cluster has a name it may vote for %s: %t, and for %s: %t", founder, granted(founder), stranger, granted(stranger))
+		}
+		c.elect(0, 1)
+		noError(t, n.ReadConsensus(c.ctx))
+		n.transport.loyalty.mu.Lock()
+		n.transport.loyalty.patience = 0
+		n.transport.loyalty.mu.Unlock()
+		if !granted(stranger) {
+			t.Error("afterwards it does not vote for one who may be a member")
+		}
+	})
 }

@@ -56,31 +56,33 @@ func TestWhoMayConnect(t *testing.T) {
 // A leader sends nothing to an older process at a member's address, nor asks it for
 // its vote; it does ask it who it is.
 func TestAnOlderProcessIsNotDialled(t *testing.T) {
-	const self, other = "/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490"
-	admitted, older := wire.Identity{Incarnation: wire.Incarnation{1}}, wire.Identity{Incarnation: wire.Incarnation{2}}
-	transport := memnet.New()
-	l, err := transport.Host(other).Listen(context.Background(), multiaddr.StringCast(other))
-	if err != nil {
-		t.Fatal(err)
-	}
-	there := newNetwork(other, l, time.Minute, slog.New(slog.DiscardHandler))
-	there.clusterID = func() wire.ClusterID { return wire.ClusterID{1} }
-	there.identity = func() wire.Identity { return older }
-	there.rpc = func() wire.Handler { return nil }
-	there.install = func(string, net.Conn) error { return nil }
-	there.serve()
-	defer there.close()
-	d := &dialer{
-		self: self, transport: transport.Host(self), timeout: time.Minute, clusterID: there.clusterID, links: newLinks(func(Event) {}),
-		replaced: func(address string, i wire.Identity) bool { return address == other && i != admitted },
-	}
-	for kind, want := range map[wire.Kind]error{wire.KindRaft: ErrRefused, wire.KindInstall: ErrRefused, wire.KindRPC: nil} {
-		c, err := d.dial(context.Background(), other, kind)
-		if !errors.Is(err, want) || (err == nil) != (want == nil) {
-			t.Errorf("%s: %v, want %v", kind, err, want)
+	bubble(t, func(t *testing.T) {
+		const self, other = "/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490"
+		admitted, older := wire.Identity{Incarnation: wire.Incarnation{1}}, wire.Identity{Incarnation: wire.Incarnation{2}}
+		transport := memnet.New()
+		l, err := transport.Host(other).Listen(context.Background(), multiaddr.StringCast(other))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err == nil {
-			_ = c.Close()
+		there := newNetwork(other, l, time.Minute, slog.New(slog.DiscardHandler))
+		there.clusterID = func() wire.ClusterID { return wire.ClusterID{1} }
+		there.identity = func() wire.Identity { return older }
+		there.rpc = func() wire.Handler { return nil }
+		there.install = func(string, net.Conn) error { return nil }
+		there.serve()
+		defer there.close()
+		d := &dialer{
+			self: self, transport: transport.Host(self), timeout: time.Minute, clusterID: there.clusterID, links: newLinks(func(Event) {}),
+			replaced: func(address string, i wire.Identity) bool { return address == other && i != admitted },
 		}
-	}
+		for kind, want := range map[wire.Kind]error{wire.KindRaft: ErrRefused, wire.KindInstall: ErrRefused, wire.KindRPC: nil} {
+			c, err := d.dial(context.Background(), other, kind)
+			if !errors.Is(err, want) || (err == nil) != (want == nil) {
+				t.Errorf("%s: %v, want %v", kind, err, want)
+			}
+			if err == nil {
+				_ = c.Close()
+			}
+		}
+	})
 }

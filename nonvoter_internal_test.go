@@ -3,7 +3,6 @@ package skiff
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -13,7 +12,7 @@ import (
 // them. Here the old leader, whose clock stands still, is cut off from the voters and
 // has two nonvoters with it, which would make three of five.
 func TestNonvotersDoNotVouch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(o *Options) {
 			o.HeartbeatTimeout, o.LeaderLease, o.RPCTimeout = time.Minute, time.Second, time.Minute
 		})

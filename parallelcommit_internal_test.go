@@ -13,7 +13,6 @@ import (
 // newHeld starts nodes, the first of which leads and has a log that can be held.
 func newHeld(t *testing.T, size int) (*calm, *heldLog) {
 	t.Helper()
-	t.Cleanup(func() { time.Sleep(2 * time.Second) }) // of the bubble's: goleveldb ends a second after it is closed
 	var log *heldLog
 	c := newCalm(t, size, func(i int, n *Node) {
 		if i == 0 {
@@ -61,7 +60,7 @@ func (c *calm) wantHeld(i int) {
 // stored a write yet that both others have. put will have its outcome.
 func whileHeld(t *testing.T, test func(t *testing.T, c *calm, log *heldLog, put chan error)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c, log := newHeld(t, 3)
 		put := c.putHeld(log)
 		for i, n := range c.nodes {
@@ -121,7 +120,7 @@ func TestAnAnswerWaitsForTheLeadersDisk(t *testing.T) {
 // Where a leader is the only voter, its disk is all that an entry is on.
 func TestALoneLeaderWaitsForItsDisk(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c, log := newHeld(t, 1)
 		noError(t, c.nodes[0].addNonvoter(c.ctx, "/ip4/10.0.0.9/tcp/9490"))
 		put := c.putHeld(log)

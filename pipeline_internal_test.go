@@ -105,7 +105,7 @@ func TestAnAnswerIsHeldBack(t *testing.T) {
 		{"the pipeline is closed", closed, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				inner := &answeredPipeline{answers: make(chan raft.AppendFuture, 1), closed: make(chan struct{})}
 				inner.answers <- appendAnswer{
 					request:  &raft.AppendEntriesRequest{Term: 1, Entries: []*raft.Log{{Index: 7}, {Index: 8}}},
@@ -170,7 +170,7 @@ func tcpTransport(t *testing.T) *raft.NetworkTransport {
 
 // An idle leader sends only what tells followers something, but for a sign of life.
 func TestAppendsThatTellNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		const idle = time.Second
 		l := &latestAppend{idle: func() time.Duration { return idle }}
 		entry := []*raft.Log{{Index: 8}}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -14,7 +13,7 @@ import (
 // A follower that comes back gets what it has missed within a moment, however long
 // it was away.
 func TestAFollowerThatWasAwayIsServedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		for outage := 31; outage < 35; outage++ {
 			c.net.Partition(c.addrs, c.addrs[:2])
@@ -45,7 +44,7 @@ func (c *bubbleCluster) wantSoon(node int, index uint64) {
 // So does one that went away while it was sent a state. The leader holds none for
 // it meanwhile.
 func TestAFollowerThatWasAwayDuringAnInstallIsServedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubbleWith(t, func(_ int, o *Options) { o.TrailingLogs, o.TrailingBytes = 1, 1 })
 		leader := c.nodes[0]
 		for outage := range 3 {
@@ -93,7 +92,7 @@ func TestNobodyWaitsInVain(t *testing.T) {
 		}},
 	} {
 		t.Run(end.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				var seen dialLog
 				c := startBubble(t, func(o *Options) { o.Transport = seen.around(o.Transport) })
 				c.net.Partition(c.addrs, c.addrs[:2])
@@ -116,7 +115,7 @@ func TestNobodyWaitsInVain(t *testing.T) {
 // To hand over to a peer that is away fails, and writes go on. raft, which lets none
 // in while it tries, would wait for the entries that wait.
 func TestHandingOverToAPeerThatIsAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		c.net.Partition(c.addrs, c.addrs[:2])
 		for range 30 {

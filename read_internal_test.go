@@ -57,8 +57,6 @@ func startBubbleWith(t *testing.T, change func(i int, o *Options)) *bubbleCluste
 		t: t, ctx: t.Context(), net: memnet.New(),
 		addrs: []string{"/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490", "/ip4/10.0.0.3/tcp/9490"},
 	}
-	// A closed goleveldb has a goroutine left that ends when a second has passed.
-	t.Cleanup(func() { time.Sleep(2 * time.Second) })
 	for i, addr := range c.addrs {
 		o := Options{
 			InMemory: true, Peers: slices.Delete(slices.Clone(c.addrs), i, i+1),
@@ -126,7 +124,7 @@ func (c *bubbleCluster) wantNothingOld(db *DB) {
 // arrive when it has been replaced, and while it wants to know for a read whether
 // it leads. They do not tell.
 func TestALateAnswerDoesNotVouch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		// The leader's patience is long, as if its clock stood still.
 		c := startBubble(t, func(o *Options) { o.HeartbeatTimeout, o.RPCTimeout = time.Minute, time.Minute })
 		arrive := c.holdAnswers()
@@ -145,7 +143,7 @@ func TestALateAnswerDoesNotVouch(t *testing.T) {
 // A lease runs from when the heartbeats were sent, however late the answers are,
 // and whatever raft makes of them.
 func TestALateAnswerGivesAShortLease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(o *Options) {
 			o.HeartbeatTimeout, o.LeaderLease, o.RPCTimeout = 10*time.Second, 8*time.Second, time.Minute
 		})
@@ -167,7 +165,7 @@ func TestALateAnswerGivesAShortLease(t *testing.T) {
 
 // While a leader hands over, another one may be elected before its lease is over.
 func TestALeaderThatHandsOverHasNoLease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(o *Options) {
 			o.HeartbeatTimeout, o.LeaderLease, o.RPCTimeout = 10*time.Second, 8*time.Second, time.Minute
 		})
@@ -186,7 +184,7 @@ func TestALeaderThatHandsOverHasNoLease(t *testing.T) {
 // was. Until it knows, because it has committed an entry of its own, it does not
 // answer, although a majority follows it.
 func TestANewLeaderAnswersWhenItHasCaughtUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
 		old, next, slow := c.nodes[0], c.nodes[1], c.nodes[2]
 		c.net.Partition(c.addrs, c.addrs[:2])

@@ -213,38 +213,40 @@ func TestARecoveryIsRunAgain(t *testing.T) {
 		for after := 1; after < len((&recovery{}).steps()); after++ {
 			t.Run(fmt.Sprintf("%s, after step %d", kind, after), func(t *testing.T) {
 				t.Parallel()
-				o := Options{
-					Dir: filepath.Join(t.TempDir(), "node"), LogStore: kind,
-					Transport: memnet.New().Host(realNode), HeartbeatTimeout: 50 * time.Millisecond,
-				}
-				liveShortly(t, o)
-				d, err := datadir.OpenExisting(o.Dir)
-				noError(t, err)
-				r, err := openRecovery(d)
-				noError(t, err)
-				r.run(t, after)
-				noError(t, d.Close())
+				bubble(t, func(t *testing.T) {
+					o := Options{
+						Dir: filepath.Join(t.TempDir(), "node"), LogStore: kind,
+						Transport: memnet.New().Host(realNode), HeartbeatTimeout: 50 * time.Millisecond,
+					}
+					liveShortly(t, o)
+					d, err := datadir.OpenExisting(o.Dir)
+					noError(t, err)
+					r, err := openRecovery(d)
+					noError(t, err)
+					r.run(t, after)
+					noError(t, d.Close())
 
-				n, err := New(realNode, o)
-				noError(t, err)
-				if err := n.Start(t.Context()); !errors.Is(err, ErrRecovering) {
-					t.Errorf("start: %v, want ErrRecovering", err)
-				}
-				check, err := Check(t.Context(), o.Dir)
-				if err != nil || len(check.Problems) != 1 || !check.Problems[0].Recovering {
-					t.Errorf("check: %+v, %v", check, err)
-				}
-				report, err := Recover(t.Context(), o.Dir)
-				if err != nil || !reflect.DeepEqual(report, r.report(o.Dir)) {
-					t.Errorf("got %+v, %v, want %+v", report, err, r.report(o.Dir))
-				}
-				n = startedNode(t, t.Context(), realNode, o)
-				if v, err := n.DB().Get([]byte("k"), nil); err != nil || string(v) != "v" {
-					t.Errorf("got %q, %v", v, err)
-				}
-				if s := n.Stats(); s.ClusterID != report.ClusterID {
-					t.Errorf("%+v, and recovered was %+v", s, report)
-				}
+					n, err := New(realNode, o)
+					noError(t, err)
+					if err := n.Start(t.Context()); !errors.Is(err, ErrRecovering) {
+						t.Errorf("start: %v, want ErrRecovering", err)
+					}
+					check, err := Check(t.Context(), o.Dir)
+					if err != nil || len(check.Problems) != 1 || !check.Problems[0].Recovering {
+						t.Errorf("check: %+v, %v", check, err)
+					}
+					report, err := Recover(t.Context(), o.Dir)
+					if err != nil || !reflect.DeepEqual(report, r.report(o.Dir)) {
+						t.Errorf("got %+v, %v, want %+v", report, err, r.report(o.Dir))
+					}
+					n = startedNode(t, t.Context(), realNode, o)
+					if v, err := n.DB().Get([]byte("k"), nil); err != nil || string(v) != "v" {
+						t.Errorf("got %q, %v", v, err)
+					}
+					if s := n.Stats(); s.ClusterID != report.ClusterID {
+						t.Errorf("%+v, and recovered was %+v", s, report)
+					}
+				})
 			})
 		}
 	}

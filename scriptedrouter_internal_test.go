@@ -119,7 +119,7 @@ func testClusterID() wire.ClusterID { return wire.ClusterID{1} }
 // inBubble runs a test of a proposer, and checks that nothing is left of it.
 func inBubble(t *testing.T, retries int, test func(*proposerTest)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		ctx, end := context.WithCancelCause(context.Background())
 		r := &scriptedRouter{t: t, attempts: make(chan *attempt, 100), changed: make(chan struct{})}
 		policy := retryPolicy{wait: retryWait, count: retries}

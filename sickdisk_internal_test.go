@@ -72,24 +72,26 @@ func TestLogThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	for role, sick := range map[string]int{"leader": 0, "follower": 1} {
 		t.Run(role, func(t *testing.T) {
-			c, disks := newSick(t)
-			noError(t, c.nodes[0].DB().Put([]byte("k"), []byte("before"), nil))
-			for _, n := range c.nodes { // so that each of them can be elected
-				_, err := n.DB().Get([]byte("k"), nil)
-				noError(t, err)
-			}
-			disks[sick].unreadable.Store(true)
-			if role == "follower" { // which reads what it applies
-				noError(t, c.nodes[0].DB().Put([]byte("k"), []byte("after"), nil))
-			}
-			c.wantFailed(c.nodes[sick], "read log entry")
-			if role == "leader" {
-				if err := c.nodes[sick].mayLead(c.nodes[sick].raft.CurrentTerm()); err == nil {
-					t.Error("it keeps others from being elected")
+			bubble(t, func(t *testing.T) {
+				c, disks := newSick(t)
+				noError(t, c.nodes[0].DB().Put([]byte("k"), []byte("before"), nil))
+				for _, n := range c.nodes { // so that each of them can be elected
+					_, err := n.DB().Get([]byte("k"), nil)
+					noError(t, err)
 				}
-				c.elect(1, 2)
-			}
-			noError(t, c.nodes[2].DB().WithContext(c.ctx).Put([]byte("k"), []byte("later"), nil))
+				disks[sick].unreadable.Store(true)
+				if role == "follower" { // which reads what it applies
+					noError(t, c.nodes[0].DB().Put([]byte("k"), []byte("after"), nil))
+				}
+				c.wantFailed(c.nodes[sick], "read log entry")
+				if role == "leader" {
+					if err := c.nodes[sick].mayLead(c.nodes[sick].raft.CurrentTerm()); err == nil {
+						t.Error("it keeps others from being elected")
+					}
+					c.elect(1, 2)
+				}
+				noError(t, c.nodes[2].DB().WithContext(c.ctx).Put([]byte("k"), []byte("later"), nil))
+			})
 		})
 	}
 }
@@ -113,18 +115,20 @@ func TestTermThatCannotBeStored(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, disks := newSick(t)
-			sick := c.nodes[1]
-			disks[1].unwritable.Store(true)
-			agreed := make(chan bool, 1)
-			from := c.nodes[2].transport.NetworkTransport // without what ours adds on this side
-			go func() { agreed <- ask(from, sick.address, c.header(2), sick.raft.CurrentTerm()+1) }()
-			c.wantFailed(sick, "store term or vote")
-			noError(t, sick.Stop(c.ctx)) // ends what nobody will answer
-			if <-agreed {
-				t.Error("it has agreed")
-			}
-			noError(t, c.nodes[0].DB().WithContext(c.ctx).Put([]byte("k"), nil, nil))
+			bubble(t, func(t *testing.T) {
+				c, disks := newSick(t)
+				sick := c.nodes[1]
+				disks[1].unwritable.Store(true)
+				agreed := make(chan bool, 1)
+				from := c.nodes[2].transport.NetworkTransport // without what ours adds on this side
+				go func() { agreed <- ask(from, sick.address, c.header(2), sick.raft.CurrentTerm()+1) }()
+				c.wantFailed(sick, "store term or vote")
+				noError(t, sick.Stop(c.ctx)) // ends what nobody will answer
+				if <-agreed {
+					t.Error("it has agreed")
+				}
+				noError(t, c.nodes[0].DB().WithContext(c.ctx).Put([]byte("k"), nil, nil))
+			})
 		})
 	}
 }

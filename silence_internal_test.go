@@ -51,16 +51,18 @@ func TestNoVoteWhileALeaseMayHold(t *testing.T) {
 // A node is silent when it is started with a log; one without had nobody to answer.
 func TestSilenceAfterARestart(t *testing.T) {
 	t.Parallel()
-	again := written(t, LogStoreWAL)
-	fresh := again
-	fresh.Dir = filepath.Join(t.TempDir(), "node")
-	for _, o := range []Options{again, fresh} {
-		n := startedNode(t, t.Context(), realNode, o)
-		n.admission.grant(storage.Position{}) // as a founder
-		if err := n.admission.check(&raft.RequestVoteRequest{Term: 99}); (err != nil) != (o.Dir == again.Dir) {
-			t.Errorf("in %s: a vote: %v; only a node with a log does not give it", o.Dir, err)
+	bubble(t, func(t *testing.T) {
+		again := written(t, LogStoreWAL)
+		fresh := again
+		fresh.Dir = filepath.Join(t.TempDir(), "node")
+		for _, o := range []Options{again, fresh} {
+			n := startedNode(t, t.Context(), realNode, o)
+			n.admission.grant(storage.Position{}) // as a founder
+			if err := n.admission.check(&raft.RequestVoteRequest{Term: 99}); (err != nil) != (o.Dir == again.Dir) {
+				t.Errorf("in %s: a vote: %v; only a node with a log does not give it", o.Dir, err)
+			}
+			noError(t, n.admission.check(&raft.RequestVoteRequest{Term: 99, LeadershipTransfer: true}))
+			noError(t, n.Stop(t.Context()))
 		}
-		noError(t, n.admission.check(&raft.RequestVoteRequest{Term: 99, LeadershipTransfer: true}))
-		noError(t, n.Stop(t.Context()))
-	}
+	})
 }

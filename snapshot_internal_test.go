@@ -386,30 +386,32 @@ func TestACrashBetweenSwapAndSettle(t *testing.T) {
 			"a log that goes on":       history(agreed, 1, 12),
 		} {
 			t.Run(fmt.Sprintf("%s/%s", name, kind), func(t *testing.T) {
-				net := memnet.New()
-				f, s := newFollower(t, net, kind), newScripted(t, net, 10)
-				if !s.append(t, 5, storage.Position{}, 5, logs...) {
-					t.Fatal("the log is refused")
-				}
-				noError(t, f.m.applied.wait(t.Context(), 5))
-				sendTo(t, &installed{machine: s.m, store: s.m.snapshots}, f.m.snapshots)
-				next := f.m.snapshots.staged
-				f.m.snapshots.staged = nil
-				noError(t, next.store.Close())
-				noError(t, os.WriteFile(filepath.Join(f.dir, "state", storage.CurrentFile), []byte(next.name), 0o600))
-				f.restart(t, s)
+				bubble(t, func(t *testing.T) {
+					net := memnet.New()
+					f, s := newFollower(t, net, kind), newScripted(t, net, 10)
+					if !s.append(t, 5, storage.Position{}, 5, logs...) {
+						t.Fatal("the log is refused")
+					}
+					noError(t, f.m.applied.wait(t.Context(), 5))
+					sendTo(t, &installed{machine: s.m, store: s.m.snapshots}, f.m.snapshots)
+					next := f.m.snapshots.staged
+					f.m.snapshots.staged = nil
+					noError(t, next.store.Close())
+					noError(t, os.WriteFile(filepath.Join(f.dir, "state", storage.CurrentFile), []byte(next.name), 0o600))
+					f.restart(t, s)
 
-				if f.m.applied.value() != 10 {
-					t.Fatalf("applied %d", f.m.applied.value())
-				}
-				if got := names(t, filepath.Join(f.dir, "state")); !slices.Equal(got, []string{storage.CurrentFile, next.name}) {
-					t.Errorf("there are %q", got)
-				}
-				if !s.appendAgreed(t, 11, 16) {
-					t.Fatal("the entries after the state are refused")
-				}
-				noError(t, f.m.applied.wait(t.Context(), 16))
-				f.check(t, 16)
+					if f.m.applied.value() != 10 {
+						t.Fatalf("applied %d", f.m.applied.value())
+					}
+					if got := names(t, filepath.Join(f.dir, "state")); !slices.Equal(got, []string{storage.CurrentFile, next.name}) {
+						t.Errorf("there are %q", got)
+					}
+					if !s.appendAgreed(t, 11, 16) {
+						t.Fatal("the entries after the state are refused")
+					}
+					noError(t, f.m.applied.wait(t.Context(), 16))
+					f.check(t, 16)
+				})
 			})
 		}
 	}

@@ -105,31 +105,33 @@ func TestPeerThatAnswersWithAnError(t *testing.T) {
 // A member that lives and takes no notice of the question holds nobody up.
 func TestPeerThatNeverAnswers(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	addrs := []string{"/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490"}
-	network := memnet.New()
-	start := func(i int) *Node {
-		return startedNode(t, ctx, addrs[i], Options{
-			InMemory: true, Transport: network.Host(addrs[i]), Peers: addrs[1-i : 2-i], RPCTimeout: 500 * time.Millisecond,
-		})
-	}
-	silent := start(0)
-	silent.network.rpc = func() wire.Handler {
-		return func(ctx context.Context, method byte, payload []byte) ([]byte, error) {
-			if method == methodStatus {
-				<-ctx.Done()
-			}
-			return silent.serveNode(ctx, method, payload)
+	bubble(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		addrs := []string{"/ip4/10.0.0.1/tcp/9490", "/ip4/10.0.0.2/tcp/9490"}
+		network := memnet.New()
+		start := func(i int) *Node {
+			return startedNode(t, ctx, addrs[i], Options{
+				InMemory: true, Transport: network.Host(addrs[i]), Peers: addrs[1-i : 2-i], RPCTimeout: 500 * time.Millisecond,
+			})
 		}
-	}
-	n := start(1)
-	noError(t, n.WaitReady(ctx))
-	peers, err := n.Peers(ctx)
-	noError(t, err)
-	if len(peers) != 2 || peers[0].Connected || peers[0].Error == "" || !peers[1].Connected {
-		t.Errorf("%+v", peers)
-	}
+		silent := start(0)
+		silent.network.rpc = func() wire.Handler {
+			return func(ctx context.Context, method byte, payload []byte) ([]byte, error) {
+				if method == methodStatus {
+					<-ctx.Done()
+				}
+				return silent.serveNode(ctx, method, payload)
+			}
+		}
+		n := start(1)
+		noError(t, n.WaitReady(ctx))
+		peers, err := n.Peers(ctx)
+		noError(t, err)
+		if len(peers) != 2 || peers[0].Connected || peers[0].Error == "" || !peers[1].Connected {
+			t.Errorf("%+v", peers)
+		}
+	})
 }
 
 // All that can become of a write has its count.

@@ -57,7 +57,7 @@ func TestAWriteThatOthersPassBy(t *testing.T) {
 	for _, others := range []int{10, maxPassing - 1, maxPassing, maxPassing + 1, 2 * maxPassing} {
 		for _, lose := range []bool{false, true} {
 			m := freshMachine(t) // outside of the bubble, since goleveldb has goroutines
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				ctx, end := context.WithCancelCause(context.Background())
 				r := &slowRouter{t: t, m: m, held: make(chan struct{}), lose: lose}
 				p := newProposer(ctx, r, retryPolicy{wait: time.Millisecond}, testClusterID)
@@ -95,7 +95,7 @@ func TestAWriteThatOthersPassBy(t *testing.T) {
 // To wait for an earlier write is not to have been sent: it uses up no retries.
 func TestAWriteThatIsHeldUpUsesUpNoRetries(t *testing.T) {
 	m := freshMachine(t)
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		ctx, end := context.WithCancelCause(context.Background())
 		r := &slowRouter{t: t, m: m, held: make(chan struct{})}
 		p := newProposer(ctx, r, retryPolicy{wait: time.Millisecond, count: 1}, testClusterID)

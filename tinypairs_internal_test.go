@@ -46,19 +46,21 @@ func TestWhatPassesTheLimitsFitsAFrame(t *testing.T) {
 // is not sent only to break the connection, which would leave its fate unknown.
 func TestABatchOfTinyPairsIsTooLarge(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	const addr = "/ip4/10.0.0.1/tcp/9490"
-	network := memnet.New()
-	startedNode(t, ctx, addr, Options{
-		InMemory: true, Transport: network.Host(addr), HeartbeatTimeout: 50 * time.Millisecond, MaxBatchSize: maxBatchSizeLimit,
+	bubble(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		const addr = "/ip4/10.0.0.1/tcp/9490"
+		network := memnet.New()
+		startedNode(t, ctx, addr, Options{
+			InMemory: true, Transport: network.Host(addr), HeartbeatTimeout: 50 * time.Millisecond, MaxBatchSize: maxBatchSizeLimit,
+		})
+		db, err := Dial(ctx, []string{addr}, DialOptions{Transport: network.Host("client"), MaxBatchSize: maxBatchSizeLimit})
+		noError(t, err)
+		defer db.Close()
+		pair := bytes.Repeat([]byte("p"), 8)
+		w := command.Write{Ops: slices.Repeat([]command.Op{{Key: pair, Value: pair}}, maxBatchSizeLimit/16)}
+		if err := db.write("write", w); !errors.Is(err, ErrTooLarge) || errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("%d pairs: %v", len(w.Ops), err)
+		}
 	})
-	db, err := Dial(ctx, []string{addr}, DialOptions{Transport: network.Host("client"), MaxBatchSize: maxBatchSizeLimit})
-	noError(t, err)
-	defer db.Close()
-	pair := bytes.Repeat([]byte("p"), 8)
-	w := command.Write{Ops: slices.Repeat([]command.Op{{Key: pair, Value: pair}}, maxBatchSizeLimit/16)}
-	if err := db.write("write", w); !errors.Is(err, ErrTooLarge) || errors.Is(err, ErrUnknownOutcome) {
-		t.Errorf("%d pairs: %v", len(w.Ops), err)
-	}
 }
