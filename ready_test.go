@@ -99,7 +99,7 @@ func TestMinConsensusAboveTheVoters(t *testing.T) {
 		}
 		for i, n := range c.nodes {
 			c.put(i, "k")
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			err := n.WaitReady(ctx)
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "3 voters answer the leader") || !strings.Contains(err.Error(), "MinConsensus is 4") {

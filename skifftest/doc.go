@@ -39,7 +39,24 @@
 // fails: that includes goroutines of a Logger or Transport that the test gives to nodes,
 // and not those that a call of the test's own has begun. goleveldb's pool of buffers
 // (mpoolDrain) lives for a second more, and does not count. Tests with clusters may run in
-// parallel, but not in testing/synctest.
+// parallel.
+//
+// # Time
+//
+// A test can have a clock of its own, in a bubble of [testing/synctest]: time stands still
+// while anybody works, and jumps when all wait. No machine is too busy for the heartbeats
+// then, and waiting costs nothing: a minute of faults takes two seconds or three.
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		c := skifftest.New(t, 3)
+//		service := NewService(c.Client())
+//		c.Shake(time.Minute)
+//		service.DoSomething()
+//	})
+//
+// Whoever does something over and over has to rest in between (time.Sleep), since there
+// is no time while anybody never does; and nobody may sleep with a mutex locked that
+// others want.
 //
 // # What it cannot show
 //
