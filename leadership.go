@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,8 +23,8 @@ type leadership struct {
 	// handedOver is the latest term in which this leader has begun to hand over: another
 	// node may be elected without waiting for the lease to run out.
 	handedOver atomic.Uint64
-	// transfers is how many transfers of leadership are under way.
-	transfers atomic.Int32
+	// transferring is set while this leader hands over, and takes no writes.
+	transferring atomic.Bool
 
 	mu sync.Mutex
 	// epoch ends when another node may have become leader.
@@ -247,6 +246,9 @@ func (n *Node) apply(ctx context.Context, cmd []byte) (command.Result, error) {
 
 // propose puts a command into the log, if this node leads.
 func (n *Node) propose(ctx context.Context, cmd []byte) (command.Result, error) {
+	if n.leadership.transferring.Load() {
+		return command.Result{}, because(ErrNotApplied, errTransferring)
+	}
 	var response any
 	err := n.await(ctx, func() error {
 		f := n.raft.ApplyLog(raft.Log{Data: cmd}, n.options.RPCTimeout)
@@ -257,7 +259,7 @@ func (n *Node) propose(ctx context.Context, cmd []byte) (command.Result, error) 
 		return nil
 	})
 	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
 		return command.Result{}, because(ErrNotApplied, lostLeadership(err))
 	case err != nil:
 		return command.Result{}, err
@@ -297,101 +299,3 @@ func during(ctx, epoch context.Context) (context.Context, context.CancelFunc) {
 }
 
 var errLeaderChanged = fmt.Errorf("%w: it has changed", ErrNoLeader)
-
-// handOver gives leadership to another node, if this one leads.
-func (n *Node) handOver(ctx context.Context) {
-	if ctx.Err() != nil || n.raft.State() != raft.Leader || len(n.otherVoters()) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, n.options.ElectionTimeout)
-	defer cancel()
-	if err := n.transfer(ctx, n.otherVoters(), ""); err != nil {
-		n.warn(err, "leadership not handed over")
-	}
-}
-
-// transferTo takes leadership from this node, and returns when another one leads: the
-// voter named, or any.
-func (n *Node) transferTo(ctx context.Context, to, from string) error {
-	if to == n.address || to == "" && from != n.address {
-		return nil
-	}
-	others := n.otherVoters()
-	if len(others) == 0 {
-		return fmt.Errorf("%w: %s is the only voter", ErrQuorum, n.address)
-	}
-	if s, member := find(n.servers(), to); to != "" && (!member || s.Suffrage != raft.Voter) {
-		return fmt.Errorf("%w: %s has no vote", ErrNotMember, to)
-	}
-	if err := n.transfer(ctx, others, to); err != nil {
-		return err
-	}
-	for {
-		changed := n.leaderChanged()
-		switch leader := n.leader(); {
-		case leader == "" || leader == n.address && n.raft.State() != raft.Leader:
-		case leader == n.address:
-			return fmt.Errorf("%w: %s was elected again", ErrNoLeader, leader)
-		case to != "" && leader != to:
-			return fmt.Errorf("%w: %s was elected instead of %s", ErrRefused, leader, to)
-		default:
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return endOf(ctx)
-		}
-	}
-}
-
-// transfer makes raft stand down in favour of a voter; "" means the one that has
-// answered last of those that take it: a weakened one does not. One that is away is not
-// tried, since raft takes no writes while it waits for it. It is all the same whether
-// others vote for it before this leader's lease is over: see leaderIndex.
-func (n *Node) transfer(ctx context.Context, others []raft.Server, to string) (err error) {
-	candidates := n.transport.acks.freshest(others)
-	candidates = slices.DeleteFunc(candidates, func(s raft.Server) bool {
-		return n.transport.isAway(s.ID) || to != "" && string(s.ID) != to
-	})
-	if len(candidates) == 0 {
-		return fmt.Errorf("%w: no voter to hand over to answers", ErrUnreachable)
-	}
-	if err := n.awaitDisk(ctx); err != nil {
-		return err
-	}
-	n.leadership.handedOver.Store(n.raft.CurrentTerm())
-	n.leadership.transfers.Add(1)
-	defer n.leadership.transfers.Add(-1)
-	for _, c := range candidates {
-		err = lostLeadership(n.await(ctx, func() error {
-			return n.raft.LeadershipTransferToServer(c.ID, c.Address).Error()
-		}))
-		if err == nil || errors.Is(err, ErrNoLeader) || ctx.Err() != nil {
-			return err
-		}
-		err = fmt.Errorf("%w: %s does not take leadership: %w", ErrRefused, c.ID, err)
-	}
-	return err
-}
-
-// awaitDisk waits until this leader's disk has the entries that its followers may have. raft
-// asks again and again, without a rest, whether the next leader has all, and is told no
-// before that. A second transfer in that time would never end, and leave raft taking no
-// writes for as long as the process lives (raft.go, leadershipTransfer).
-func (n *Node) awaitDisk(ctx context.Context) error {
-	if n.stores.parallel.awaitStored(ctx.Done(), n.raft.LastIndex()) == nil {
-		return nil
-	}
-	if failure := n.failure.Load(); failure != nil {
-		return kindOf(*failure)
-	}
-	return endOf(ctx)
-}
-
-// otherVoters are all voters but this node.
-func (n *Node) otherVoters() []raft.Server {
-	return slices.DeleteFunc(slices.Clone(n.servers()), func(s raft.Server) bool {
-		return s.Suffrage != raft.Voter || string(s.ID) == n.address
-	})
-}

@@ -166,6 +166,9 @@ func (n *Node) reconfigure(ctx context.Context, next func([]raft.Server) (func()
 			return err
 		}
 		defer done()
+		if n.leadership.transferring.Load() {
+			return errTransferring
+		}
 		ask, err := next(n.servers())
 		if err != nil || ask == nil {
 			return err
@@ -178,7 +181,7 @@ func (n *Node) reconfigure(ctx context.Context, next func([]raft.Server) (func()
 // lostLeadership gives an error of raft the kind that makes others ask again.
 func lostLeadership(err error) error {
 	for _, lost := range []error{
-		raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrLeadershipTransferInProgress, raft.ErrRaftShutdown, raft.ErrEnqueueTimeout,
+		raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrRaftShutdown, raft.ErrEnqueueTimeout,
 	} {
 		if errors.Is(err, lost) {
 			return fmt.Errorf("%w: %w", ErrNoLeader, err)

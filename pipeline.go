@@ -15,7 +15,9 @@ func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAd
 		return nil, err
 	}
 	idle := func() time.Duration { return t.pulse.betweenAppends(t.acks.age(id)) }
-	p := newLeaderPipeline(inner, leaderChecks{t.mayLead, t.awaitStored}, idle)
+	p := newLeaderPipeline(inner, leaderChecks{
+		t.mayLead, t.awaitStored, func(r *raft.AppendEntriesRequest) { t.copies.record(id, r) },
+	}, idle)
 	t.wg.Go(p.relay)
 	return p, nil
 }
@@ -38,10 +40,11 @@ type leaderPipeline struct {
 	closed chan struct{}
 }
 
-// leaderChecks are what raftTransport has under these names.
+// leaderChecks are what raftTransport has under these names, of one peer.
 type leaderChecks struct {
 	mayLead     func(term uint64) error
 	awaitStored func(ended <-chan struct{}, index uint64) error
+	recordCopy  func(*raft.AppendEntriesRequest)
 }
 
 func newLeaderPipeline(inner raft.AppendPipeline, checks leaderChecks, idle func() time.Duration) *leaderPipeline {
@@ -110,8 +113,11 @@ func (p *leaderPipeline) relay() {
 			return
 		}
 		last := !answer.Response().Success || answer.Response().Term > answer.Request().Term
-		if !last && p.awaitEntries(answer.Request()) != nil {
-			break // raft must not hear of it
+		if !last {
+			p.recordCopy(answer.Request())
+			if p.awaitEntries(answer.Request()) != nil {
+				break // raft must not hear of it
+			}
 		}
 		select {
 		case p.answers <- answer:

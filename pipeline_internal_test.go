@@ -43,7 +43,7 @@ func TestARefusalEndsAPipeline(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := newLeaderPipeline(inner, leaderChecks{func(uint64) error { return nil }, func(<-chan struct{}, uint64) error { return nil }}, func() time.Duration { return 0 })
+			p := newLeaderPipeline(inner, leaderChecks{func(uint64) error { return nil }, func(<-chan struct{}, uint64) error { return nil }, func(*raft.AppendEntriesRequest) {}}, func() time.Duration { return 0 })
 			running.Go(p.relay)
 			defer p.Close()
 
@@ -112,7 +112,7 @@ func TestAnAnswerIsHeldBack(t *testing.T) {
 					response: &raft.AppendEntriesResponse{Term: 1, Success: true},
 				}
 				disk := make(chan error)
-				p := newLeaderPipeline(inner, leaderChecks{awaitStored: func(ended <-chan struct{}, index uint64) error {
+				p := newLeaderPipeline(inner, leaderChecks{recordCopy: func(*raft.AppendEntriesRequest) {}, awaitStored: func(ended <-chan struct{}, index uint64) error {
 					if index != 8 {
 						t.Errorf("it waits for entry %d", index)
 					}

@@ -85,10 +85,9 @@ func (t *raftTransport) awaitPeer(peer raft.ServerID, term uint64) error {
 }
 
 // mayWait tells whether what a leader sends to a peer in a term may wait until that
-// one is there. raft does not see meanwhile that the term has ended, that the peer is
-// no member any more, or that it should hand over.
+// one is there. raft does not see meanwhile that the term has ended, or that the peer is
+// no member any more.
 func (n *Node) mayWait(peer raft.ServerID, term uint64) bool {
 	r := n.raftRef.Load()
-	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term &&
-		n.leadership.transfers.Load() == 0 && slices.Contains(n.members(), string(peer))
+	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term && slices.Contains(n.members(), string(peer))
 }

@@ -2,6 +2,7 @@ package skiff
 
 import (
 	"context"
+	"errors"
 	"crypto/rand"
 	"fmt"
 	"testing"
@@ -88,7 +89,7 @@ func TestNobodyWaitsInVain(t *testing.T) {
 			return c.nodes[0].raft.RemoveServer(raft.ServerID(c.addrs[2]), 0, 0).Error()
 		}},
 		{"not led", func(c *bubbleCluster) error {
-			return c.nodes[0].raft.LeadershipTransferToServer(raft.ServerID(c.addrs[1]), raft.ServerAddress(c.addrs[1])).Error()
+			return c.nodes[0].transferTo(c.ctx, c.addrs[1], "")
 		}},
 	} {
 		t.Run(end.name, func(t *testing.T) {
@@ -112,8 +113,7 @@ func TestNobodyWaitsInVain(t *testing.T) {
 	}
 }
 
-// To hand over to a peer that is away fails, and writes go on. raft, which lets none
-// in while it tries, would wait for the entries that wait.
+// To hand over to a peer that is away fails at once, and writes go on.
 func TestHandingOverToAPeerThatIsAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := startBubble(t, func(*Options) {})
@@ -123,15 +123,12 @@ func TestHandingOverToAPeerThatIsAway(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		leader := c.nodes[0]
-		leader.leadership.transfers.Add(1)
 		for range 3 {
-			err := leader.raft.LeadershipTransferToServer(raft.ServerID(c.addrs[2]), raft.ServerAddress(c.addrs[2])).Error()
-			if err == nil {
-				t.Error("handed over to a node that is away")
+			if err := leader.transferTo(c.ctx, c.addrs[2], ""); !errors.Is(err, ErrUnreachable) {
+				t.Errorf("to a node that is away: %v", err)
 			}
 			time.Sleep(time.Second)
 		}
-		leader.leadership.transfers.Add(-1)
 		ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
 		defer cancel()
 		noError(t, leader.DB().WithContext(ctx).Put([]byte("k"), []byte("after"), nil))

@@ -83,10 +83,16 @@ func (p *prober) next(s *probe) uint64 {
 // probe sends one heartbeat, as raft does (replication.go, heartbeat). The transport notes
 // how it ends.
 func (t *raftTransport) probe(to raft.Server, term uint64) {
-	self := raft.ServerAddress(t.stream.network.self)
-	address := t.EncodePeer(raft.ServerID(self), self)
 	_ = t.appendEntries(to.ID, to.Address, &raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: address},
-		Term:      term,
+		RPCHeader: t.header(), Term: term,
 	}, new(raft.AppendEntriesResponse))
+}
+
+// header is that of each request.
+func (t *raftTransport) header() raft.RPCHeader {
+	self := t.stream.network.self
+	return raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax,
+		ID:              []byte(self), Addr: t.EncodePeer(raft.ServerID(self), raft.ServerAddress(self)),
+	}
 }

@@ -160,6 +160,9 @@ func (t *raftTransport) appendEntries(id raft.ServerID, to raft.ServerAddress, a
 		return err
 	}
 	t.acks.record(id, request)
+	if !heartbeat {
+		t.copies.record(id, args)
+	}
 	if n := len(args.Entries); n > 0 {
 		t.goOnCatchUp(id)
 		return t.awaitStored(t.ctx.Done(), args.Entries[n-1].Index)

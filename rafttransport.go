@@ -66,6 +66,7 @@ type raftTransport struct {
 
 	log      *raftLog
 	acks     acks
+	copies   copies
 	prober   prober
 	pulse    pulse // set before raft starts
 	loyalty  loyalty

@@ -72,7 +72,7 @@ func startBubbleWith(t *testing.T, change func(i int, o *Options)) *bubbleCluste
 		}
 		for _, n := range c.nodes {
 			if n.raft.State() == raft.Leader && n != c.nodes[0] {
-				_ = n.raft.LeadershipTransferToServer(raft.ServerID(c.addrs[0]), raft.ServerAddress(c.addrs[0])).Error() // or again
+				_ = n.transferTo(c.ctx, c.addrs[0], "") // or again
 			}
 		}
 		time.Sleep(time.Second)

@@ -60,7 +60,7 @@ func TestAllFaultsInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seed := faults.Seed()
 		faults.Run(t, newCluster(t, seed), faults.RunOptions{
-			Seed: seed, Duration: faults.Duration(10 * time.Second), Faults: chosen(), Rest: 10 * time.Millisecond,
+			Seed: seed, Duration: faults.Duration(10 * time.Second), Faults: chosen(), Rest: 200 * time.Millisecond,
 		})
 	})
 }

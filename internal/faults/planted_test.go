@@ -144,7 +144,7 @@ var failures = regexp.MustCompile(`(?m)^ +\w+\.go:\d+: .*$`)
 func (b bug) run(t *testing.T, binary string) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), binary,
-		"-test.run=^TestAllFaults$", "-test.timeout=3m", "-faults.duration=2m", "-faults.only="+b.only)
+		"-test.run=^TestAllFaultsInABubble$", "-test.timeout=3m", "-faults.duration=20m", "-faults.only="+b.only)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // where it leaves what may tell why it failed
 	out, err := cmd.CombinedOutput()
 	if err == nil {
