@@ -92,10 +92,8 @@ func (c *calm) elect(i, by int) {
 	n.transport.handedOver.Store(n.raft.CurrentTerm())
 	n.transport.rpcs <- raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: c.header(by)}, RespChan: done}
 	noError(c.t, (<-done).Error)
+	c.until(n.address+" leads", func() bool { return n.leader() == n.address })
 	noError(c.t, n.WaitReady(c.ctx))
-	if n.leader() != n.address {
-		c.t.Fatalf("%s leads, and not %s", n.leader(), n.address)
-	}
 }
 
 func (c *calm) header(from int) raft.RPCHeader {

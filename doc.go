@@ -54,8 +54,8 @@
 // leader makes (join, leave, move), which change.go brings there, roster.go what has
 // been agreed on, standing.go what that means for the node itself. admission.go keeps
 // it from voting when it has lost its disk, fence.go keeps out an older process at its
-// address, stall.go keeps it from leading while its disk hangs, weaken.go keeps it
-// from being elected, loyalty.go says when it may vote against its leader, pulse.go
+// address, stall.go keeps it from leading while its disk hangs, handover.go has another
+// one lead, weaken.go keeps it from being elected, loyalty.go says when it may vote against its leader, pulse.go
 // how often a leader that has no news is heard. snapshot.go marks how far its state is
 // durable, retention.go says what of the log stays behind, install.go sends whole
 // states to followers that are too far behind. network.go listens, links.go knows who

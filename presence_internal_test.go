@@ -2,8 +2,8 @@ package skiff
 
 import (
 	"context"
-	"errors"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"testing"
 	"time"

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 
@@ -112,6 +113,7 @@ func (c *counters) increment(cl *client, kind int) {
 		if !errors.Is(err, skiff.ErrConflict) {
 			return
 		}
+		time.Sleep(time.Millisecond) // a stale reader has to see something else the next time
 	}
 }
 

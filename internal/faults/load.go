@@ -253,6 +253,7 @@ func (l *Load) compareReplicas(ctx context.Context) {
 	l.t.Helper()
 	first, again := skiff.Checksum{}, true
 	for again && ctx.Err() == nil {
+		time.Sleep(time.Millisecond) // who is behind catches up meanwhile
 		again = false
 		l.everywhere(func(node int, db *skiff.DB) {
 			sum, err := db.Checksum(ctx)
