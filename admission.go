@@ -158,20 +158,8 @@ func (n *Node) permit(request any) error {
 	if err := n.admission.check(request); err != nil {
 		return err
 	}
-	switch r := request.(type) {
-	case *raft.TimeoutNowRequest:
-		return n.mayTakeOver(string(r.ID))
-	case *raft.AppendEntriesRequest:
+	if r, ok := request.(*raft.AppendEntriesRequest); ok {
 		return n.stopIfReplaced(r.Entries)
-	}
-	return nil
-}
-
-// mayTakeOver refuses leadership from anybody but the leader. What an earlier leader has
-// sent says nothing of the lease of the present one, past which it would lead.
-func (n *Node) mayTakeOver(from string) error {
-	if leader := n.leader(); from != leader {
-		return fmt.Errorf("%w: %s hands over leadership, and the leader is %q", ErrRefused, from, leader)
 	}
 	return nil
 }

@@ -413,6 +413,7 @@ func TestCrowdOfStrangers(t *testing.T) {
 				if open, err = n.DB().GetProperty("leveldb.alivesnaps"); err != nil || a.ctx.Err() != nil {
 					t.Fatalf("node %d has %s views open: %v", i, open, err)
 				}
+				time.Sleep(time.Millisecond)
 			}
 		}
 	})

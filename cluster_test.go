@@ -202,13 +202,14 @@ func (c *cluster) waitReady() {
 // leader waits until the running nodes know a leader, and returns its number.
 func (c *cluster) leader() int {
 	c.t.Helper()
+	ctx := testContext(c.t)
 	for {
 		for i := range c.nodes {
 			n := c.node(i)
 			if n == nil {
 				continue
 			}
-			if err := n.WaitReady(testContext(c.t)); err != nil {
+			if err := n.WaitReady(ctx); err != nil {
 				c.t.Fatalf("node %d is not ready: %v", i, err)
 			}
 			leader := n.Leader()

@@ -262,7 +262,7 @@ func (n *crashNode) start(t *testing.T, net *memnet.Network, c *raft.Config) {
 	t.Helper()
 	n.endpoint = newEndpoint(t, net, realNode, n.snapshots)
 	log := &guardedLog{raftLog: n.log, onFailure: n.fail, onMuted: n.fail}
-	stable := &stableStore{StableStore: diskStable{n.disk}, onFailure: n.fail}
+	stable := newStableStore(diskStable{n.disk}, n.fail)
 	var err error
 	n.raft, err = newRaft(c, n.fsm, log, stable, n.snapshots, n.transport)
 	noError(t, err)

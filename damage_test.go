@@ -481,6 +481,7 @@ func TestDamagedTableOfARunningNode(t *testing.T) {
 		var err error
 		for ctx := testContext(t); err == nil && ctx.Err() == nil; { // goleveldb takes a moment
 			err = n.DB().WithContext(ctx).Put([]byte("k"), nil, nil)
+			time.Sleep(time.Millisecond)
 		}
 		isClear("put", err)
 		if !errors.Is(err, skiff.ErrFailed) {

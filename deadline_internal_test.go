@@ -2,11 +2,12 @@ package skiff
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 func TestDeadlines(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		d := &deadlines{timeout: time.Minute}
 		begun := time.Now()
 		for time.Since(begun) < 3*d.timeout {

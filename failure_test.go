@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
@@ -57,6 +58,7 @@ func TestStateRefusesWrites(t *testing.T) {
 					if err := c.node(healthy).DB().WithContext(ctx).Put(fmt.Appendf(nil, "%d", i), make([]byte, 4<<10), nil); err != nil {
 						t.Fatalf("put on a healthy node: %v", err)
 					}
+					time.Sleep(time.Millisecond)
 				}
 
 				db := n.DB()

@@ -156,17 +156,26 @@ func TestAnAdmissionCountsOnceItIsInTheLog(t *testing.T) {
 	}
 }
 
-// Leadership is taken from the leader only: what an earlier one has sent can be late,
-// and the present one trusts its lease.
+// Leadership is taken from the leader of this term only: what an earlier one has sent can
+// be late, and the present one trusts its lease.
 func TestLeadershipIsTakenFromTheLeaderOnly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCalm(t, 3, nil)
-		for from, want := range []error{0: nil, 1: ErrRefused, 2: ErrRefused} {
-			err := c.nodes[1].permit(&raft.TimeoutNowRequest{RPCHeader: c.header(from)})
-			if !errors.Is(err, want) || (err == nil) != (want == nil) {
-				t.Errorf("from node %d: %v, want %v", from, err, want)
+		n := c.nodes[1]
+		term := n.raft.CurrentTerm()
+		for _, other := range []uint64{term - 1, term + 1} {
+			if err := n.transport.standNow(c.ctx, other); !errors.Is(err, ErrRefused) {
+				t.Errorf("in term %d, from the leader of %d: %v", term, other, err)
 			}
 		}
+		if _, err := n.serveNode(c.ctx, methodStandNow, []byte("now")); err == nil {
+			t.Error("a request that does not decode is taken")
+		}
+		if now := n.raft.CurrentTerm(); now != term || n.raft.State() != raft.Follower {
+			t.Errorf("%v in term %d", n.raft.State(), now)
+		}
+		noError(t, n.transport.standNow(c.ctx, term))
+		c.until("it leads", n.isLeader)
 	})
 }
 

@@ -1,7 +1,9 @@
 package skiff
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,7 +19,9 @@ import (
 // raft could do so (raft.go, leadershipTransfer), but asks again and again, without a
 // rest, whether the next leader has all; and if a transfer begins while an earlier one's
 // question is still open, as with a follower that answers nothing, and the term ends, that
-// transfer waits for ever: the process would never again take a write when it leads.
+// transfer waits for ever: the process would never again take a write when it leads. Nor
+// does raft's message tell its term: one that is late would have somebody stand against a
+// leader that trusts its lease.
 
 // handOver gives leadership to another node, if this one leads.
 func (n *Node) handOver(ctx context.Context) {
@@ -66,10 +70,10 @@ func (n *Node) transferTo(ctx context.Context, to, from string) error {
 	}
 }
 
-// transfer makes this leader stand down in favour of a voter; "" means the one that has
-// answered last of those that take it: a weakened one does not. One that is away is not
-// tried, since no writes are taken while it is waited for. It is all the same whether
-// others vote for it before this leader's lease is over: see leaderIndex.
+// transfer makes this leader stand down in favour of a voter; "" means the one that lacks
+// least, and has answered last, of those that take it: a weakened one does not. One that is
+// away is not tried, since no writes are taken while it is waited for. It is all the same
+// whether others vote for it before this leader's lease is over: see leaderIndex.
 func (n *Node) transfer(ctx context.Context, others []raft.Server, to string) (err error) {
 	candidates := n.transport.acks.freshest(others)
 	candidates = slices.DeleteFunc(candidates, func(s raft.Server) bool {
@@ -78,15 +82,14 @@ func (n *Node) transfer(ctx context.Context, others []raft.Server, to string) (e
 	if len(candidates) == 0 {
 		return fmt.Errorf("%w: no voter to hand over to answers", ErrUnreachable)
 	}
+	term := n.raft.CurrentTerm()
+	slices.SortStableFunc(candidates, func(a, b raft.Server) int {
+		return cmp.Compare(n.transport.copies.last(b.ID, term), n.transport.copies.last(a.ID, term))
+	})
 	if !n.leadership.transferring.CompareAndSwap(false, true) {
 		return errTransferring
 	}
 	defer n.leadership.transferring.Store(false)
-	term := n.raft.CurrentTerm()
-	n.leadership.handedOver.Store(term)
-	if err := n.agreed(ctx); err != nil { // on what was taken before
-		return err
-	}
 	for _, c := range candidates {
 		err = n.offer(ctx, term, c)
 		if err == nil || errors.Is(err, ErrNoLeader) || ctx.Err() != nil {
@@ -135,17 +138,27 @@ func (n *Node) awaitCopy(ctx context.Context, term uint64, voter raft.Server) er
 	}
 }
 
-// awaitElection has a voter stand, and waits until that has ended this leader's term.
+// awaitElection has a voter stand, and waits until that has ended this leader's term,
+// whatever the voter answers.
 func (n *Node) awaitElection(ctx context.Context, term uint64, voter raft.Server) error {
-	if err := n.await(ctx, func() error { return n.transport.standNow(voter) }); err != nil {
-		return err
-	}
+	n.leadership.handedOver.Store(term)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answer := make(chan error, 1)
+	n.futures.Go(func() {
+		answer <- n.tellPeer(ctx, string(voter.ID), methodStandNow, binary.BigEndian.AppendUint64(nil, term))
+	})
 	for {
 		changed := n.leaderChanged()
 		if !n.leadsIn(term) {
 			return nil
 		}
 		select {
+		case err := <-answer:
+			if err != nil && n.leadsIn(term) {
+				return err
+			}
+			answer = nil
 		case <-changed:
 		case <-ctx.Done():
 			return endOf(ctx)
@@ -157,9 +170,33 @@ func (n *Node) leadsIn(term uint64) bool {
 	return n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
 }
 
-// standNow asks a voter to stand for election (Ongaro's thesis, section 3.10, TimeoutNow).
-func (t *raftTransport) standNow(voter raft.Server) error {
-	return t.TimeoutNow(voter.ID, voter.Address, &raft.TimeoutNowRequest{RPCHeader: t.header()}, &raft.TimeoutNowResponse{})
+// serveStandNow is asked by the leader of a term.
+func (n *Node) serveStandNow(ctx context.Context, payload []byte) error {
+	if len(payload) != 8 {
+		return errMalformed
+	}
+	return n.transport.standNow(ctx, binary.BigEndian.Uint64(payload))
+}
+
+// standNow has raft stand for election, unless the term is over whose leader asks for it.
+// If it ends just now, what raft sends says nothing of a transfer, see ownCandidacy.
+func (t *raftTransport) standNow(ctx context.Context, term uint64) error {
+	request := &raft.TimeoutNowRequest{RPCHeader: t.header()}
+	if err := errors.Join(t.permit(request), t.mayCampaign()); err != nil {
+		return err
+	}
+	if now := t.term(); now != term {
+		return fmt.Errorf("%w: the leader of term %d hands over, and this is term %d", ErrRefused, term, now)
+	}
+	t.handedOver.Store(term)
+	answer := make(chan raft.RPCResponse, 1)
+	t.toRaft(raft.RPC{Command: request, RespChan: answer})
+	select {
+	case a := <-answer:
+		return a.Error
+	case <-ctx.Done():
+		return endOf(ctx)
+	}
 }
 
 // otherVoters are all voters but this node.

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/hashicorp/raft"
 
 	"github.com/skiffdb/skiff/internal/memnet"
 )
@@ -50,6 +50,12 @@ func TestHandingOverToWhoDoesNotAnswer(t *testing.T) {
 				if err := n.transferTo(c.ctx, c.nodes[2].address, ""); !errors.Is(err, errTransferring) {
 					t.Errorf("a second transfer: %v", err)
 				}
+				err := n.reconfigure(c.ctx, func([]raft.Server) (func() raft.IndexFuture, error) {
+					return func() raft.IndexFuture { t.Error("members change meanwhile"); return nil }, nil
+				})
+				if !errors.Is(err, errTransferring) {
+					t.Errorf("members: %v", err)
+				}
 				go func() { put <- db.Put([]byte("k"), []byte("meanwhile"), nil) }()
 				wantPending(t, "the write", put)
 			} else {
@@ -70,22 +76,49 @@ func TestHandingOverToWhoDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// A majority has all that was written before, so that no entry is lost to the change.
-func TestHandingOverWithoutAMajority(t *testing.T) {
+// Whatever the next leader answers, and if nobody hears it: a transfer has succeeded when
+// somebody else was elected.
+func TestHandingOverWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		c := newCalm(t, 3, nil)
+		n, next := c.nodes[0], c.nodes[1]
+		c.net.Cut(next.address, n.address)
+		begun := time.Now()
+		noError(t, n.awaitElection(context.Background(), n.raft.CurrentTerm(), n.servers()[1]))
+		if took := time.Since(begun); took >= n.options.ElectionTimeout {
+			t.Errorf("it took %v", took)
+		}
+		c.net.Heal()
+		c.until("the next one leads", next.isLeader)
+	})
+}
+
+// A node can be stopped while another one is asked to stand and does not answer.
+func TestStopDuringAHandOver(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		c := newCalm(t, 3, nil)
 		n := c.nodes[0]
-		c.net.Cut(c.nodes[1].address, n.address)
-		c.net.Cut(c.nodes[2].address, n.address)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if err := n.transferTo(ctx, c.nodes[1].address, ""); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("handed over: %v", err)
+		c.net.Freeze(c.nodes[1].address)
+		transferred := make(chan error, 1)
+		term := n.raft.CurrentTerm()
+		noError(t, n.begin())
+		go func() {
+			defer n.ops.Done()
+			ctx, cancel := n.bound(context.Background())
+			defer cancel()
+			transferred <- n.awaitElection(ctx, term, n.servers()[1])
+		}()
+		wantPending(t, "the transfer", transferred)
+		atOnce, cancel := context.WithCancel(c.ctx)
+		cancel()
+		begun := time.Now()
+		noError(t, n.Stop(atOnce))
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("it took %v", took)
 		}
-		c.net.Heal()
-		if _, err := n.DB().WithContext(context.Background()).Get([]byte("k"), nil); err != leveldb.ErrNotFound {
-			t.Error(err)
-		}
+		<-transferred
+		c.net.Thaw(c.nodes[1].address)
 	})
 }

@@ -39,7 +39,7 @@ func TestAHeartbeatOfALaterTerm(t *testing.T) {
 func TestTheTermDoesNotGoBack(t *testing.T) {
 	t.Parallel()
 	below := raft.NewInmemStore()
-	s := &stableStore{StableStore: below}
+	s := newStableStore(below, nil)
 	noError(t, s.SetUint64(keyCurrentTerm, 7))
 	noError(t, s.SetUint64([]byte("LastVoteTerm"), 3))
 	ended := make(chan struct{})

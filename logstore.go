@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -50,7 +49,7 @@ func openRaftStores(open func() (*disk.Raft, error), keep retention, onFailure f
 	fenced := newFencedLog(retaining)
 	s := &raftStores{
 		log: newRaftLog(fenced), fenced: fenced, retaining: retaining, parallel: parallel,
-		stable: &stableStore{StableStore: checkedStable{r.Stable, r.StablePlace}, onFailure: onFailure},
+		stable: newStableStore(checkedStable{r.Stable, r.StablePlace}, onFailure),
 		size:   r.Size, close: func() error { parallel.wg.Wait(); return r.Close() },
 	}
 	if s.size == nil {
@@ -143,8 +142,12 @@ type stableStore struct {
 	raft.StableStore
 	onFailure func(error)
 
-	mu   sync.Mutex // held while a term is stored
-	term uint64     // the latest, 0 before there is one
+	storing chan struct{} // has a token while a term is stored, which a disk can make long
+	term    uint64        // the latest, 0 before there is one; guarded by storing
+}
+
+func newStableStore(store raft.StableStore, onFailure func(error)) *stableStore {
+	return &stableStore{StableStore: store, onFailure: onFailure, storing: make(chan struct{}, 1)}
 }
 
 func (s *stableStore) Set(key, value []byte) error {
@@ -156,8 +159,8 @@ func (s *stableStore) Set(key, value []byte) error {
 // term that it was before (raft.go, appendEntries).
 func (s *stableStore) SetUint64(key []byte, value uint64) error {
 	if bytes.Equal(key, keyCurrentTerm) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		s.storing <- struct{}{}
+		defer func() { <-s.storing }()
 		if value < s.term {
 			runtime.Goexit()
 		}

@@ -506,7 +506,7 @@ func TestAVoteThatCannotBeStoredEndsTheGoroutine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var failures []error
 			disk := &brokenStable{StableStore: raft.NewInmemStore()}
-			stable := &stableStore{StableStore: disk, onFailure: func(err error) { failures = append(failures, err) }}
+			stable := newStableStore(disk, func(err error) { failures = append(failures, err) })
 			if err := set(stable); err != nil || len(failures) > 0 {
 				t.Errorf("a healthy disk: %v, told of %v", err, failures)
 			}
@@ -537,7 +537,7 @@ func TestRaftStopsWhenItCannotStoreATerm(t *testing.T) {
 				disk.broken.Store(atStart)
 				stores := &raftStores{
 					log:    newRaftLog(raft.NewInmemStore()),
-					stable: &stableStore{StableStore: disk, onFailure: func(err error) { failed <- err }},
+					stable: newStableStore(disk, func(err error) { failed <- err }),
 				}
 				m := freshMachine(t)
 				m.snapshots = &snapshotStore{fsm: m.fsm, log: stores.log, emit: func(Event) {}}

@@ -154,7 +154,7 @@ func TestTheMarkOfATransferIsForItsTerm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		tr := newLoyalTransport(t)
 		noError(t, tr.hear(&raft.AppendEntriesRequest{RPCHeader: headerFrom("leader"), Term: 2}))
-		tr.refused(raft.RPC{Command: &raft.TimeoutNowRequest{}, RespChan: make(chan raft.RPCResponse, 1)})
+		tr.handedOver.Store(2)
 		if tr.keepsBack(&raft.RequestVoteRequest{Term: 3, LeadershipTransfer: true}) {
 			t.Error("it cannot take over")
 		}

@@ -166,12 +166,12 @@ func (n *Node) reconfigure(ctx context.Context, next func([]raft.Server) (func()
 			return err
 		}
 		defer done()
-		if n.leadership.transferring.Load() {
-			return errTransferring
-		}
 		ask, err := next(n.servers())
 		if err != nil || ask == nil {
 			return err
+		}
+		if n.leadership.transferring.Load() {
+			return errTransferring
 		}
 		return ask().Error()
 	})

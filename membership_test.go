@@ -539,8 +539,12 @@ func TestLeaveOnStopCutOff(t *testing.T) {
 			} else {
 				c.net.Partition(c.addrs, c.addrs[:3], c.addrs[i:])
 			}
+			asked := time.Now()
 			if err := c.node(i).Stop(context.Background()); err != nil {
 				t.Error(err)
+			}
+			if took := time.Since(asked); took > time.Minute {
+				t.Errorf("it took %v", took)
 			}
 			if answer == "lost" {
 				next[skiff.Left](t, removed)

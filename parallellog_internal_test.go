@@ -147,7 +147,7 @@ func TestParallelLogWaits(t *testing.T) {
 		{name: "removing the beginning", do: func(p *parallelTest) error { return p.DeleteRange(1, 1) }, leads: true, waits: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				p := newParallelTest(t)
 				noError(t, p.StoreLogs(entries(1, 2, 1)))
 				noError(t, p.settle())
@@ -172,7 +172,7 @@ func TestParallelLogWaits(t *testing.T) {
 // A log that begins with what is on its way to the disk.
 func TestParallelLogEnds(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := newParallelTest(t)
 		p.below.hold()
 		noError(t, p.StoreLogs(entries(5, 7, 1)))
@@ -193,7 +193,7 @@ func TestParallelLogEnds(t *testing.T) {
 // A leader whose disk falls far behind waits for it.
 func TestParallelLogIsBounded(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := newParallelTest(t)
 		p.below.hold()
 		large := func(index uint64) []*raft.Log {
@@ -216,7 +216,7 @@ func TestParallelLogIsBounded(t *testing.T) {
 // are, and nothing comes after them.
 func TestParallelLogFails(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := newParallelTest(t)
 		noError(t, p.StoreLogs(entries(1, 1, 1)))
 		noError(t, p.settle())
@@ -252,7 +252,7 @@ func TestParallelLogFails(t *testing.T) {
 func TestParallelLogKeepsWhatItPromised(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			p := &parallelLife{parallelTest: newParallelTest(t), rnd: rand.New(rand.NewPCG(seed, 0)), terms: []uint64{0}, promised: map[uint64]uint64{}}
 			for range 40 {
 				p.step()

@@ -50,6 +50,7 @@ func TestRestartKeepsWhatWasAcknowledged(t *testing.T) {
 								if written.Add(1) == 20 {
 									close(enough)
 								}
+								time.Sleep(time.Millisecond)
 							}
 						})
 					}

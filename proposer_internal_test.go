@@ -448,7 +448,7 @@ func TestAWriteWhoseContextHasEndedIsNotSent(t *testing.T) {
 
 // The pause before a repetition grows, up to a bound.
 func TestRetriesBackOff(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := retryPolicy{wait: 100 * time.Millisecond}
 		for n, most := range []int{100, 200, 400, 800, 1600, 1600, 1600} {
 			begin := time.Now()

@@ -216,11 +216,8 @@ func (t *raftTransport) refused(rpc raft.RPC) bool {
 		return true
 	}
 	if _, ok := rpc.Command.(*raft.TimeoutNowRequest); ok {
-		if err := t.mayCampaign(); err != nil {
-			rpc.Respond(nil, err)
-			return true
-		}
-		t.handedOver.Store(t.term())
+		rpc.Respond(nil, fmt.Errorf("%w: it does not tell its term, see methodStandNow", ErrRefused))
+		return true
 	}
 	if r, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 		// What is committed beyond the entries that the leader knows this node to have

@@ -16,7 +16,10 @@ func waitReadiness(t *testing.T, n *skiff.Node, s *skiff.Subscription, want bool
 	t.Helper()
 	for n.Stats().Ready != want {
 		select {
-		case <-s.C:
+		case _, ok := <-s.C:
+			if !ok {
+				t.Fatalf("%s has stopped", n.Address())
+			}
 		case <-testContext(t).Done():
 			t.Fatalf("ready on %s: %v, want %v", n.Address(), !want, want)
 		}

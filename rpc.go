@@ -40,6 +40,7 @@ const (
 	methodMember      byte = 17 // memberID → place; the receiver must lead
 	methodStatus      byte = 18 // → status
 	methodWeaken      byte = 19 // how long, in milliseconds
+	methodStandNow    byte = 36 // term of the sender, which leads: the receiver stands for election
 
 	// From a client. Each request begins with its time limit, see withDeadline.
 	methodSubmit    byte = 20 // command → leader and result; any node
@@ -213,6 +214,8 @@ func (n *Node) serveNode(ctx context.Context, method byte, payload []byte) ([]by
 		return n.serveWeaken(ctx, payload)
 	case methodStatus:
 		return msgpack.Marshal(n.status())
+	case methodStandNow:
+		return nil, encodeError(n.serveStandNow(ctx, payload))
 	}
 	return nil, fmt.Errorf("%w: method %d", errMalformed, method)
 }

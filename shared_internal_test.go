@@ -11,7 +11,7 @@ import (
 // Each caller gets the result of a run that began after it called: a read index
 // that was asked for earlier would be too old.
 func TestASharedRunBeginsAfterItsCallers(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var wg sync.WaitGroup
 		owner, end := context.WithCancelCause(t.Context())
 		runs := 0

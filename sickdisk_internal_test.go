@@ -45,7 +45,7 @@ func newSick(t *testing.T) (*calm, []*sickDisk) {
 	c := newCalm(t, 3, func(_ int, n *Node) {
 		d := &sickDisk{LogStore: n.stores.log.LogStore, StableStore: n.stores.stable}
 		n.stores.log.LogStore = d
-		n.stores.stable = &stableStore{StableStore: d, onFailure: n.failMuted}
+		n.stores.stable = newStableStore(d, n.failMuted)
 		disks = append(disks, d)
 	})
 	return c, disks

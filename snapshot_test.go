@@ -419,9 +419,10 @@ func (c *cluster) truncate(nodes ...int) {
 // leaderAmong is the leader, when not all nodes are connected.
 func (c *cluster) leaderAmong(nodes ...int) int {
 	c.t.Helper()
+	ctx := testContext(c.t)
 	for {
 		for _, i := range nodes {
-			if err := c.node(i).WaitReady(testContext(c.t)); err != nil {
+			if err := c.node(i).WaitReady(ctx); err != nil {
 				c.t.Fatalf("node %d is not ready: %v", i, err)
 			}
 			if c.node(i).Leader() == c.addrs[i] {

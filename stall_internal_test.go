@@ -2,6 +2,7 @@ package skiff
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -21,7 +22,7 @@ func TestWhenADiskHangs(t *testing.T) {
 		{"much to write", 0, 5 * writeRate, 7 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				n := &Node{stores: &raftStores{parallel: &parallelLog{}}, options: Options{HeartbeatTimeout: 500 * time.Millisecond}}
 				w := &n.stores.parallel.writing
 				w.start(0)

@@ -126,8 +126,12 @@ func TestPeerThatNeverAnswers(t *testing.T) {
 		}
 		n := start(1)
 		noError(t, n.WaitReady(ctx))
+		asked := time.Now()
 		peers, err := n.Peers(ctx)
 		noError(t, err)
+		if took := time.Since(asked); took > 500*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
 		if len(peers) != 2 || peers[0].Connected || peers[0].Error == "" || !peers[1].Connected {
 			t.Errorf("%+v", peers)
 		}

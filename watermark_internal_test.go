@@ -9,7 +9,7 @@ import (
 )
 
 func TestAWatermarkIsWaitedFor(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var w watermark
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan uint64, 10)

@@ -91,7 +91,10 @@ func waitForState(t *testing.T, n *skiff.Node, want skiff.State) {
 	defer events.Close()
 	for n.State() != want {
 		select {
-		case <-events.C:
+		case _, ok := <-events.C:
+			if !ok {
+				t.Fatalf("the node has stopped, and is %s", n.State())
+			}
 		case <-testContext(t).Done():
 			t.Fatalf("the node is %s, want %s", n.State(), want)
 		}

@@ -45,7 +45,7 @@
 //
 // A test can have a clock of its own, in a bubble of [testing/synctest]: time stands still
 // while anybody works, and jumps when all wait. No machine is too busy for the heartbeats
-// then, and waiting costs nothing: a minute of faults takes two seconds or three.
+// then, and waiting costs nothing: a minute of faults takes a few seconds.
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		c := skifftest.New(t, 3)
@@ -54,15 +54,17 @@
 //		service.DoSomething()
 //	})
 //
-// Whoever does something over and over has to rest in between (time.Sleep), since there
-// is no time while anybody never does; and nobody may sleep with a mutex locked that
-// others want.
+// Only what was made in the bubble may be used there, its t too. There is no time while
+// anybody works: whoever does something over and over has to rest in between (time.Sleep),
+// nobody may sleep with a mutex locked that others want, and a service that reads from a
+// real network counts as one that works. At the end no goroutine may be left, also none of
+// the test's own, or synctest panics.
 //
 // # What it cannot show
 //
 // The log store is simulated as a whole: what it has taken is durable, as raft-boltdb
 // and raft-wal promise. Connections to a node that is killed are reset at once, as by a
 // process that dies; a machine without power is silent, which is what Cut is for. A paused node's own goroutines go on until they need its
-// network or its disk. Clocks are the machine's; nodes measure times only by the
+// network or its disk. Clocks are the machine's, or the bubble's; nodes measure times only by the
 // monotonic clock, so that setting the clock does nothing to them.
 package skifftest

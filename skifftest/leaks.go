@@ -57,7 +57,7 @@ func endsByItself(stack string) bool { return strings.Contains(stack, "leveldb.(
 // inBubble tells whether the caller is in a bubble of testing/synctest, at whose end
 // there may be no goroutine left, and where it costs nothing to wait.
 func inBubble() bool {
-	header := make([]byte, 100)
+	header := make([]byte, 256)
 	header = header[:runtime.Stack(header, false)]
 	state, _, _ := bytes.Cut(header, []byte("\n"))
 	return bytes.Contains(state, []byte("synctest bubble"))

@@ -91,3 +91,14 @@ type plainTx struct {
 
 func (tx plainTx) Put(key, value []byte) error { return tx.tr.Put(key, value, nil) }
 func (tx plainTx) Delete(key []byte) error     { return tx.tr.Delete(key, nil) }
+
+// rest is after a step: short most of the time, so that clients get in each other's way.
+func (cl *client) rest(longest time.Duration) {
+	switch {
+	case longest == 0:
+	case cl.rnd.IntN(4) == 0:
+		time.Sleep(longest)
+	default:
+		time.Sleep(time.Duration(cl.rnd.Int64N(int64(longest) / 40)))
+	}
+}

@@ -76,7 +76,7 @@ func TestAllFaults(t *testing.T) {
 }
 
 // All faults on a clock of their own: time stands still while anybody works, so nobody is
-// late because the machine is busy, and a minute takes two or three seconds.
+// late because the machine is busy, and a minute takes seconds.
 func TestAllFaultsInABubble(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

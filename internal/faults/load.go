@@ -24,7 +24,7 @@ type LoadOptions struct {
 	Clients   int           // of each workload; every third is no member; 3 if 0
 	Prefix    string        // of all keys
 	Tally     *Tally        // counts operations; may be nil
-	Rest      time.Duration // of a client between steps
+	Rest      time.Duration // of a client now and then, most rests are shorter; 0: none at all
 }
 
 // Load is clients at work on a cluster, and what they saw. It is safe for concurrent use.
@@ -99,9 +99,7 @@ func (l *Load) run(o LoadOptions) {
 			l.clients.Go(func() {
 				for l.working.Err() == nil && l.mayGoOn(p.scope) {
 					step()
-					if o.Rest > 0 {
-						time.Sleep(o.Rest)
-					}
+					cl.rest(o.Rest)
 				}
 			})
 		}
@@ -270,5 +268,8 @@ func (l *Load) compareReplicas(ctx context.Context) {
 				again = true
 			}
 		})
+	}
+	if again {
+		l.wrong("nodes do not come to one index")
 	}
 }

@@ -43,7 +43,7 @@ var bugs = []bug{
 		file: "sessions.go",
 		old:  "			s.Record(o)\n",
 		new:  "",
-		says: `counter|twice|not linearizable`,
+		says: `counters: |twice|not linearizable`,
 	},
 	{
 		name: "the leader acknowledges what is not committed",
@@ -147,7 +147,7 @@ var failures = regexp.MustCompile(`(?m)^ +\w+\.go:\d+: .*$`)
 // run returns what the suite prints, which has to fail.
 func (b bug) run(t *testing.T, binary string) []byte {
 	t.Helper()
-	test, d := "TestAllFaultsInABubble", "30m"
+	test, d := "TestAllFaultsInABubble", "15m"
 	if b.hasty {
 		test, d = "TestAllFaults", "2m"
 	}
