@@ -190,12 +190,14 @@ func (t *raftTransport) standNow(ctx context.Context, term uint64) error {
 	}
 	t.handedOver.Store(term)
 	answer := make(chan raft.RPCResponse, 1)
-	t.toRaft(raft.RPC{Command: request, RespChan: answer})
-	select {
-	case a := <-answer:
-		return a.Error
-	case <-ctx.Done():
-		return endOf(ctx)
+	for asked := t.rpcs; ; asked = nil {
+		select {
+		case asked <- raft.RPC{Command: request, RespChan: answer}:
+		case a := <-answer:
+			return a.Error
+		case <-ctx.Done():
+			return endOf(ctx)
+		}
 	}
 }
 
