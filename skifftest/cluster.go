@@ -16,7 +16,6 @@ import (
 
 	"github.com/skiffdb/skiff"
 	"github.com/skiffdb/skiff/internal/memnet"
-	"github.com/skiffdb/skiff/internal/simdisk"
 )
 
 // heartbeat is short, so that elections are.
@@ -74,7 +73,7 @@ func New(t testing.TB, n int, options ...Option) *Cluster {
 	c.net = memnet.NewSeeded(c.rnd.Uint64())
 	t.Cleanup(c.end)
 	for range n {
-		c.members.add(simdisk.New(c.rnd.Uint64()))
+		c.members.add(c.newDisk())
 	}
 	founders := c.members.addresses()
 	for i := range n {

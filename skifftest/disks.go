@@ -37,3 +37,12 @@ func (c *Cluster) HealDisk(i int) {
 	d.Fail(simdisk.Sync, nil)
 	d.Slow(0)
 }
+
+// newDisk returns an empty disk.
+func (c *Cluster) newDisk() *simdisk.Disk {
+	d := simdisk.New(c.rnd.Uint64())
+	if inBubble() {
+		d.OnlyLogWaits()
+	}
+	return d
+}

@@ -57,7 +57,8 @@
 // Only what was made in the bubble may be used there, its t too. There is no time while
 // anybody works: whoever does something over and over has to rest in between (time.Sleep),
 // nobody may sleep with a mutex locked that others want, and a service that reads from a
-// real network counts as one that works. At the end no goroutine may be left, also none of
+// real network counts as one that works. Of a node's disk that is slow or paused only the
+// log waits there, since goleveldb waits with mutexes locked. At the end no goroutine may be left, also none of
 // the test's own, or synctest panics.
 //
 // # What it cannot show

@@ -7,7 +7,6 @@ import (
 
 	"github.com/skiffdb/skiff"
 	"github.com/skiffdb/skiff/internal/disk"
-	"github.com/skiffdb/skiff/internal/simdisk"
 )
 
 // start starts a node that is down.
@@ -151,7 +150,7 @@ func (c *Cluster) Wipe(i int) {
 // otherwise. It returns the node's number when it has everything.
 func (c *Cluster) Add() (i int) {
 	c.t.Helper()
-	i = c.members.add(simdisk.New(c.rnd.Uint64()))
+	i = c.members.add(c.newDisk())
 	c.start(i)
 	var options []skiff.JoinOption
 	if c.known(i).nonvoter {

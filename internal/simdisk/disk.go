@@ -30,6 +30,8 @@ type Disk struct {
 	content *content
 	holder  *volume // who has it open; nil if nobody
 	faults  faults
+
+	onlyLogWaits bool
 }
 
 // content is what is on a disk.
@@ -49,6 +51,12 @@ type inode struct {
 func newContent() *content {
 	return &content{states: NewDirectory(map[string]*inode{}), stable: map[string][]byte{}}
 }
+
+// OnlyLogWaits is for a disk in a bubble of testing/synctest: of all operations only writes
+// of the log wait while the disk is slow or frozen. goleveldb reads and writes with mutexes
+// locked; there is no time while somebody waits for one, and so no end of the waiting. It
+// is called before the disk is used.
+func (d *Disk) OnlyLogWaits() { d.onlyLogWaits = true }
 
 // New returns an empty disk. What it decides by chance depends on seed and on the
 // order of what is done.

@@ -345,6 +345,28 @@ func TestSlowAndFrozen(t *testing.T) {
 	})
 }
 
+// Where only the log waits, all else goes on while the disk is slow or frozen.
+func TestOnlyLogWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(1)
+		d.OnlyLogWaits()
+		o := use(t, d)
+		d.Slow(time.Second)
+		d.Freeze()
+		start := time.Now()
+		o.write([]byte("state"))
+		must(t, errors.Join(o.w.Sync(), o.raft.Stable.SetUint64([]byte("term"), 2), o.raft.Log.GetLog(1, new(raft.Log))))
+		if took := time.Since(start); took > 0 {
+			t.Errorf("what is not for the log took %v", took)
+		}
+		time.AfterFunc(time.Minute, d.Thaw)
+		must(t, o.raft.Log.StoreLog(&raft.Log{Index: o.next, Term: 1}))
+		if took := time.Since(start); took < time.Minute {
+			t.Errorf("the log took %v", took)
+		}
+	})
+}
+
 // The disk keeps what is on it, and nothing of what was.
 func TestNothingIsKeptOfWhatWasRemoved(t *testing.T) {
 	o := use(t, New(1))

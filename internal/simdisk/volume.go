@@ -33,7 +33,7 @@ func (v *volume) do(o Op, elem string, fn func(c *content, fault error) error) e
 		}
 		return &fs.PathError{Op: o.String(), Path: path.Join(place, elem), Err: err}
 	}
-	if err := v.enter(o); err != nil {
+	if err := v.enter(o, elem); err != nil {
 		return named(err)
 	}
 	defer v.disk.mu.Unlock()
@@ -51,10 +51,11 @@ func (v *volume) look(o Op, elem string, fn func(c *content) error) error {
 }
 
 // enter returns with disk.mu held, unless the disk is not open any more.
-func (v *volume) enter(o Op) error {
+func (v *volume) enter(o Op, elem string) error {
 	d := v.disk
 	d.mu.Lock()
-	if delay := d.faults.delay; o&Sync != 0 && delay > 0 {
+	waits := !d.onlyLogWaits || elem == logName && o&Sync != 0
+	if delay := d.faults.delay; waits && o&Sync != 0 && delay > 0 {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		d.mu.Unlock()
@@ -64,7 +65,7 @@ func (v *volume) enter(o Op) error {
 		}
 		d.mu.Lock()
 	}
-	for d.faults.thawed != nil && v.why == nil {
+	for waits && d.faults.thawed != nil && v.why == nil {
 		thawed := d.faults.thawed
 		d.mu.Unlock()
 		select {
